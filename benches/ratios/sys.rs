@@ -1,0 +1,290 @@
+//! The Linux calls of the hand-written side, and the clocks, as safe functions.
+//!
+//! A call that fails ends the run: nothing here is expected to fail once the limits
+//! are known to suffice, and a workload that goes on after a failure measures nothing.
+
+use libc::{c_int, c_void, epoll_event, itimerspec, pollfd, timespec};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// The return of a call that must not fail.
+#[inline]
+fn must(ret: c_int, what: &str) -> c_int {
+    assert!(ret >= 0, "{what}: {}", io::Error::last_os_error());
+    ret
+}
+
+/// `must` for the calls that count bytes.
+#[inline]
+fn must_len(ret: isize, what: &str) -> usize {
+    usize::try_from(ret).unwrap_or_else(|_| panic!("{what}: {}", io::Error::last_os_error()))
+}
+
+fn owned(fd: c_int, what: &str) -> OwnedFd {
+    let fd = must(fd, what);
+    // SAFETY: `fd` was returned by a creating call just now; nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Owns both descriptors that pipe2 or socketpair wrote.
+fn owned_pair(fds: [c_int; 2], what: &str) -> (OwnedFd, OwnedFd) {
+    (owned(fds[0], what), owned(fds[1], what))
+}
+
+/// A non-blocking pipe: read end, write end.
+pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
+    let mut fds = [-1; 2];
+    // SAFETY: `fds` holds two ints, as pipe2 writes.
+    must(
+        unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) },
+        "pipe2",
+    );
+    owned_pair(fds, "pipe2")
+}
+
+/// A connected, non-blocking pair of AF_UNIX stream sockets.
+pub(crate) fn socketpair() -> (OwnedFd, OwnedFd) {
+    let mut fds = [-1; 2];
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: `fds` holds two ints, as socketpair writes.
+    must(
+        unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) },
+        "socketpair",
+    );
+    owned_pair(fds, "socketpair")
+}
+
+/// A UDP socket that nobody sends to.
+pub(crate) fn idle_socket() -> OwnedFd {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes no pointers.
+    owned(unsafe { libc::socket(libc::AF_INET, kind, 0) }, "socket")
+}
+
+/// A non-blocking eventfd at 0.
+pub(crate) fn eventfd() -> OwnedFd {
+    // SAFETY: takes no pointers.
+    owned(
+        unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) },
+        "eventfd",
+    )
+}
+
+/// A disarmed timerfd on CLOCK_MONOTONIC.
+pub(crate) fn timerfd() -> OwnedFd {
+    let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+    // SAFETY: takes no pointers.
+    owned(
+        unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) },
+        "timerfd_create",
+    )
+}
+
+/// Nanoseconds as a `timespec`.
+pub(crate) fn timespec_of(ns: u64) -> timespec {
+    timespec {
+        tv_sec: (ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+    }
+}
+
+/// Arms a timerfd for `at` nanoseconds of CLOCK_MONOTONIC, once; 0 disarms.
+#[inline]
+pub(crate) fn timerfd_set(fd: RawFd, at: u64) {
+    let spec = itimerspec {
+        it_interval: timespec_of(0),
+        it_value: timespec_of(at),
+    };
+    // SAFETY: `spec` outlives the call; a null old value is allowed.
+    let ret = unsafe { libc::timerfd_settime(fd, libc::TFD_TIMER_ABSTIME, &spec, ptr::null_mut()) };
+    must(ret, "timerfd_settime");
+}
+
+/// A new epoll.
+pub(crate) fn epoll() -> OwnedFd {
+    // SAFETY: takes no pointers.
+    owned(
+        unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) },
+        "epoll_create1",
+    )
+}
+
+/// `epoll_ctl` with the event mask `events` and the data `token`.
+#[inline]
+pub(crate) fn epoll_ctl(ep: RawFd, op: c_int, fd: RawFd, events: c_int, token: u64) {
+    let mut event = epoll_event {
+        events: events as u32,
+        u64: token,
+    };
+    // SAFETY: `event` outlives the call.
+    must(
+        unsafe { libc::epoll_ctl(ep, op, fd, &mut event) },
+        "epoll_ctl",
+    );
+}
+
+/// `epoll_wait`; `timeout` in milliseconds, -1 for ever.
+#[inline]
+pub(crate) fn epoll_wait(ep: RawFd, out: &mut [epoll_event], timeout: c_int) -> usize {
+    let room = c_int::try_from(out.len()).unwrap_or(c_int::MAX);
+    // SAFETY: `out` has room for `room` events.
+    must(
+        unsafe { libc::epoll_wait(ep, out.as_mut_ptr(), room, timeout) },
+        "epoll_wait",
+    ) as usize
+}
+
+/// Writes all of `bytes`, which the object has room for.
+#[inline]
+pub(crate) fn write(fd: RawFd, bytes: &[u8]) {
+    // SAFETY: pointer and length are those of a slice.
+    let n = unsafe { libc::write(fd, bytes.as_ptr().cast::<c_void>(), bytes.len()) };
+    assert!(must_len(n, "write") == bytes.len(), "write was cut short");
+}
+
+/// Reads once, into `buf`; the number of bytes.
+#[inline]
+pub(crate) fn read(fd: RawFd, buf: &mut [u8]) -> usize {
+    // SAFETY: pointer and length are those of a slice.
+    let n = unsafe { libc::read(fd, buf.as_mut_ptr().cast::<c_void>(), buf.len()) };
+    must_len(n, "read")
+}
+
+/// Bytes that can be read now.
+#[inline]
+pub(crate) fn fionread(fd: RawFd) -> c_int {
+    let mut n: c_int = 0;
+    // SAFETY: FIONREAD writes one int.
+    must(
+        unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut n) },
+        "FIONREAD",
+    );
+    n
+}
+
+/// Bytes of a socket that are sent and not yet taken.
+#[inline]
+pub(crate) fn outq(fd: RawFd) -> c_int {
+    let mut n: c_int = 0;
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int.
+    must(
+        unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut n) },
+        "SIOCOUTQ",
+    );
+    n
+}
+
+/// Whether `fd` polls readable within `timeout` milliseconds.
+#[inline]
+pub(crate) fn readable(fd: RawFd, timeout: c_int) -> bool {
+    let mut set = pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, and the count says so.
+    must(unsafe { libc::poll(&mut set, 1, timeout) }, "poll") == 1
+}
+
+/// Closes by number: a workload's own use of `close`.
+#[inline]
+pub(crate) fn close(fd: OwnedFd) {
+    drop(fd);
+}
+
+fn clock(id: libc::clockid_t) -> u64 {
+    let mut ts = timespec_of(0);
+    // SAFETY: `ts` is written.
+    must(unsafe { libc::clock_gettime(id, &mut ts) }, "clock_gettime");
+    (ts.tv_sec as u64) * 1_000_000_000 + ts.tv_nsec as u64
+}
+
+/// CLOCK_MONOTONIC in nanoseconds.
+#[inline]
+pub(crate) fn now() -> u64 {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+/// CPU time of all threads of the process, in nanoseconds.
+pub(crate) fn cpu() -> u64 {
+    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// Sleeps until `at` nanoseconds of CLOCK_MONOTONIC.
+pub(crate) fn sleep_until(at: u64) {
+    let ts = timespec_of(at);
+    let mono = libc::CLOCK_MONOTONIC;
+    // SAFETY: `ts` outlives the call; no rest is asked for.
+    while unsafe { libc::clock_nanosleep(mono, libc::TIMER_ABSTIME, &ts, ptr::null_mut()) } != 0 {}
+}
+
+/// The cores this process may use.
+pub(crate) fn cores() -> Vec<usize> {
+    // SAFETY: a cpu_set_t is an array of integers; zero is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: the size is that of `set`.
+    let ret = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+    must(ret, "sched_getaffinity");
+    // SAFETY: every index is below CPU_SETSIZE.
+    let has = |core: usize| unsafe { libc::CPU_ISSET(core, &set) };
+    (0..libc::CPU_SETSIZE as usize)
+        .filter(|&core| has(core))
+        .collect()
+}
+
+/// Binds every thread of the process, the library's too, to `cores`.
+pub(crate) fn bind(cores: &[usize]) {
+    // SAFETY: as in `cores`.
+    let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    for &core in cores {
+        // SAFETY: `core` came from `cores()`, so it is below CPU_SETSIZE.
+        unsafe { libc::CPU_SET(core, &mut set) };
+    }
+    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+    for tid in tasks
+        .flatten()
+        .filter_map(|t| t.file_name().to_str()?.parse::<c_int>().ok())
+    {
+        // A thread may end between the listing and the call; then there is nothing to bind.
+        // SAFETY: the size is that of `set`.
+        unsafe { libc::sched_setaffinity(tid, size_of_val(&set), &set) };
+    }
+}
+
+/// Raises RLIMIT_NOFILE as far as it goes, up to `want`; what is allowed now.
+pub(crate) fn raise_nofile(want: u64) -> u64 {
+    let mut now = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `now` is written.
+    must(
+        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut now) },
+        "getrlimit",
+    );
+    let tries = [now.rlim_max.max(want), now.rlim_max];
+    for max in tries {
+        let limit = libc::rlimit {
+            rlim_cur: max.min(want).max(now.rlim_cur),
+            rlim_max: max,
+        };
+        // SAFETY: `limit` outlives the call.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } == 0 {
+            return limit.rlim_cur;
+        }
+    }
+    now.rlim_cur
+}
+
+/// Ends the process with SIGALRM's default action if the next `seconds` bring no call of it.
+pub(crate) fn watchdog(seconds: u32) {
+    // SAFETY: takes no pointers.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// The raw number of an owned descriptor, short.
+pub(crate) fn raw(fd: &OwnedFd) -> RawFd {
+    fd.as_raw_fd()
+}

@@ -1,0 +1,166 @@
+#!/bin/bash
+# What takes too long for every change. Each part ends with one summary line; the logs
+# of what failed stay in target/soak/PART.
+#
+#   soak/run.sh [PART...]     repeat valgrind asan tsan ports; all without one
+#
+# RUNS (100) is how often repeat runs each program, JOBS (2) how many run at a time,
+# BUILD (build) where make put the library.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+root=$PWD
+BUILD=${BUILD:-$root/build}
+RUNS=${RUNS:-100}
+JOBS=${JOBS:-2}
+OUT=${OUT:-$root/target/soak}
+TARGET=$(uname -m)-unknown-linux-gnu
+CC=${CC:-gcc}
+programs=$(cd ctests && ls ./*.c | sed 's|^\./||; s|\.c$||')
+bad=
+
+# Builds every C check on the library in $2 into $1, with the further flags of $3.
+# Programs are NAME-shared and NAME-archive.
+build_checks() {
+	local dir=$1 lib=$2 flags=$3 name
+	mkdir -p "$dir/lib"
+	ln -sf "$lib/libkqueue.so" "$dir/lib/libkqueue.so"
+	ln -sf "$lib/libkqueue.so" "$dir/lib/libkqueue.so.0"
+	for name in $programs; do
+		# shellcheck disable=SC2086
+		$CC -O1 -g -Iinclude $flags "ctests/$name.c" -o "$dir/$name-shared" -pthread \
+			-L"$dir/lib" -lkqueue -Wl,-rpath,"$dir/lib" &&
+		$CC -O1 -g -Iinclude $flags "ctests/$name.c" -o "$dir/$name-archive" -pthread \
+			"$lib/libkqueue.a" || return 1
+	done
+}
+
+# Runs one line "LABEL COMMAND" and notes how it ended; the log stays if it failed.
+one() {
+	local label=${1%% *} command=${1#* } log status
+	log=$PART_DIR/log/$label
+	(cd "$PART_DIR/work" && timeout -k 10 900 bash -c "$command") >"$log" 2>&1
+	status=$?
+	case $status in
+	0) echo "ok $label" >>"$PART_DIR/results"; rm -f "$log" ;;
+	77) echo "skip $label" >>"$PART_DIR/results"; rm -f "$log" ;;
+	*) echo "FAIL $label: status $status" | tee -a "$PART_DIR/results" ;;
+	esac
+}
+export -f one
+
+# Runs the lines of standard input, JOBS at a time, and prints the part's summary.
+run_lines() {
+	local part=$1 results
+	PART_DIR=$OUT/$part
+	export PART_DIR
+	results=$PART_DIR/results
+	rm -rf "$PART_DIR/log" "$PART_DIR/work"
+	mkdir -p "$PART_DIR/log" "$PART_DIR/work"
+	: >"$results"
+	xargs -d '\n' -P "$JOBS" -I '{}' bash -c 'one "$1"' _ '{}'
+	local failed
+	failed=$(grep -c '^FAIL' "$results")
+	echo "soak $part: $(grep -c '^ok' "$results") passed, $failed failed," \
+		"$(grep -c '^skip' "$results") skipped; logs in $PART_DIR/log"
+	[ "$failed" = 0 ] && [ -s "$results" ]
+}
+
+# A line for every single check of every program in $1, run under the command in $2.
+each_check() {
+	local dir=$1 under=$2 program check
+	for program in "$dir"/*-shared "$dir"/*-archive; do
+		# The plain build names them: another may need $under even to start.
+		for check in $("$OUT/plain/${program##*/}" -l); do
+			echo "${program##*/}.$check $under $program $check"
+		done
+	done
+}
+
+part_repeat() {
+	local dir=$OUT/plain run program
+	build_checks "$dir" "$BUILD" '' || return 1
+	for run in $(seq "$RUNS"); do
+		for program in "$dir"/*-shared "$dir"/*-archive; do
+			echo "${program##*/}.$run $program"
+		done
+	done | run_lines repeat
+}
+
+# How many descriptors the library holds once a program has made and closed a kqueue.
+own_descriptors() {
+	$CC -Iinclude -o "$OUT/plain/own" -x c - -x none "$BUILD/libkqueue.a" -pthread <<-'END'
+		#include <sys/event.h>
+		#include <unistd.h>
+		int main(void)
+		{
+			int status = close(kqueue());
+			libkqueue_drain_pending_close();
+			return status;
+		}
+	END
+	KQUEUE_OWN_DESCRIPTORS=999 soak/under_valgrind "$OUT/plain/own" |
+		sed -n 's/^open at the end: //p'
+}
+
+part_valgrind() {
+	command -v valgrind >/dev/null || { echo "soak valgrind: skipped, not installed"; return; }
+	build_checks "$OUT/plain" "$BUILD" '' || return 1
+	KQUEUE_OWN_DESCRIPTORS=$(own_descriptors) || return 1
+	export KQUEUE_OWN_DESCRIPTORS
+	each_check "$OUT/plain" "$root/soak/under_valgrind" | run_lines valgrind
+}
+
+# The library and the checks under a sanitizer: $1 part, $2 its name and more for rustc,
+# $3 the same for gcc, $4 what stands before each program.
+sanitized() {
+	local part=$1 rust=$2 gcc=$3 environment=$4 dir=$OUT/$1
+	# std stays as it is, for want of its sources; our own code is instrumented.
+	RUSTC_BOOTSTRAP=1 \
+	RUSTFLAGS="-Zsanitizer=$rust -Clinker=$root/soak/linker -Cforce-frame-pointers=yes" \
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR=$dir/target \
+		cargo rustc -q --release --target "$TARGET" --lib --crate-type cdylib,staticlib ||
+		return 1
+	build_checks "$OUT/plain" "$BUILD" '' || return 1
+	build_checks "$dir" "$dir/target/$TARGET/release" "-fsanitize=$gcc" || return 1
+	each_check "$dir" "$environment" | run_lines "$part"
+}
+
+part_asan() {
+	sanitized asan address address \
+		'ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1'
+}
+
+# Checks fork with threads about, and the runtime needs its usual address layout.
+part_tsan() {
+	local fixed=
+	setarch -R true 2>/dev/null && fixed='setarch -R'
+	sanitized tsan 'thread -Cunsafe-allow-abi-mismatch=sanitizer' 'thread soak/tsan_names.c' \
+		"TSAN_OPTIONS=die_after_fork=0:halt_on_error=0:suppressions=$root/soak/tsan.supp $fixed"
+}
+
+part_ports() {
+	local script status=0
+	for script in soak/ports/*.sh; do
+		# Not executable: read by the others.
+		[ -x "$script" ] || continue
+		echo "soak ports: $script"
+		if BUILD=$BUILD "$script"; then
+			echo "soak ports: $script passed"
+		else
+			echo "soak ports: $script FAILED"
+			status=1
+		fi
+	done
+	return $status
+}
+
+[ -e "$BUILD/libkqueue.so" ] || { echo "no library in $BUILD: run make first" >&2; exit 1; }
+mkdir -p "$OUT"
+for part in ${*:-repeat valgrind asan tsan ports}; do
+	"part_$part" || bad="$bad $part"
+done
+if [ -n "$bad" ]; then
+	echo "soak: FAILED in$bad"
+	exit 1
+fi
+echo "soak: passed"

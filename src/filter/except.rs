@@ -1,0 +1,61 @@
+//! EVFILT_EXCEPT (macOS, OpenBSD): out-of-band data and its like.
+//!
+//! EPOLLPRI tells: urgent data on TCP, packet-mode changes of a pty. NOTE_OOB comes back in
+//! `fflags` if it was asked for. Ordinary data and hang-ups are none of its business.
+
+use super::{Facts, Fate, Filter, Outcome, Queue, descriptor, fd};
+use crate::abi::{Kevent, NOTE_OOB};
+use crate::errno::Result;
+use crate::knote::Slot;
+use crate::sys::epoll::PRI;
+
+/// The row of EVFILT_EXCEPT.
+pub(crate) struct Except;
+
+impl Filter for Except {
+    fn on_descriptor(&self) -> bool {
+        true
+    }
+
+    fn column(&self) -> Option<usize> {
+        Some(2)
+    }
+
+    fn validate(&self, _change: &Kevent) -> Result<()> {
+        Ok(())
+    }
+
+    fn attach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        fd::attach(queue, slot, false)
+    }
+
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+        let knote = &mut queue.knotes[slot];
+        knote.fflags = change.fflags;
+        knote.data = change.data;
+        fd::modify(queue, slot, false).map(|()| 0)
+    }
+
+    fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        fd::detach(queue, slot)
+    }
+
+    fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
+        let Some(mask) = fd::readiness(queue, slot) else {
+            return fd::unready(queue, slot, false);
+        };
+        let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
+        if !crate::sys::fd::is_open(number) {
+            return Outcome::Gone;
+        }
+        if mask & PRI == 0 {
+            return fd::unready(queue, slot, true);
+        }
+        let fflags = queue.knotes[slot].fflags & NOTE_OOB;
+        Outcome::Ready(Facts { fflags, again: fd::keep_or_harden(queue, slot, false), ..Facts::default() })
+    }
+
+    fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
+        fd::settle(queue, slot, fate);
+    }
+}

@@ -1,0 +1,511 @@
+//! Descriptors in epoll: which registrations serve which knotes.
+//!
+//! BSD keys knotes by (number, filter), each with its own mode; epoll keys entries by
+//! (file, number), one mode each, and reports the whole ready mask whatever changed. So:
+//!
+//! * Level knotes of a descriptor share one entry. A lone EV_CLEAR knote is EPOLLET, a
+//!   lone EV_ONESHOT or EV_DISPATCH one EPOLLONESHOT, which the kernel disarms by itself.
+//! * A knote that cannot share gets an entry of its own in a further epoll *set*, nested
+//!   in the kqueue's and made at the first need. Two EV_CLEAR knotes cannot share either:
+//!   an edge of one would report the other.
+//! * An entry whose knotes are all disabled is *parked*: EPOLLONESHOT and EPOLLET with an
+//!   empty mask tell of a hang-up once at most, and the entry still answers the question
+//!   whether the number names the file it named before.
+//! * epoll's answer to a change is the truth about closed and reused numbers: ENOENT and
+//!   EBADF mean that the file of our knotes is gone.
+//!
+//! A level knote whose condition epoll cannot express (a low-water mark, a socket not
+//! connected yet, the wrong end of a pipe) would spin. It is *softened*: edge-triggered in
+//! epoll, and kept on the ready list by us for as long as its condition holds.
+
+use super::kind::Kind;
+use super::{Fate, Outcome, Queue, descriptor, ops, token};
+use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EVFILT_EXCEPT, EVFILT_READ};
+use crate::errno::{Errno, Result};
+use crate::knote::{Knote, NONE, Slot};
+use crate::sys::epoll::{self, Epoll};
+use crate::sys::fd as sys_fd;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// Knotes a descriptor's entry has places for: READ, WRITE, EXCEPT.
+pub(crate) const COLUMNS: usize = 3;
+/// Epoll sets a kqueue has at most: as many as knotes that cannot share.
+pub(super) const SETS: usize = COLUMNS;
+
+/// `own` of a knote on a descriptor: bits 0–1 its set; bit 2 softened.
+const SET_MASK: u32 = 3;
+const SOFT: u32 = 4;
+
+/// What a parked entry asks epoll for: nothing, told once.
+const PARKED: u32 = epoll::ONESHOT | epoll::ET;
+
+/// One descriptor number. 40 bytes.
+#[derive(Clone, Copy)]
+struct Entry {
+    /// Counts the files this number has named; part of epoll's token.
+    generation: u32,
+    columns: [Slot; COLUMNS],
+    /// What each set was asked for: 0 if there is no entry in it.
+    armed: [u32; SETS],
+    /// SO_SNDBUF as last read; 0 if not.
+    send_buffer: u32,
+    kind: Kind,
+    /// There are knotes on it that are not in `columns`.
+    others: bool,
+}
+
+const VACANT: Entry = Entry {
+    generation: 0,
+    columns: [NONE; COLUMNS],
+    armed: [0; SETS],
+    send_buffer: 0,
+    kind: Kind::Unknown,
+    others: false,
+};
+
+const CHUNK: usize = 64;
+
+/// All descriptors of a kqueue, indexed by number in chunks.
+#[derive(Default)]
+pub(crate) struct Descriptors {
+    chunks: Vec<Option<Box<[Entry; CHUNK]>>>,
+    /// The sets beside the kqueue's own epoll.
+    nested: [Option<Epoll>; SETS - 1],
+    /// Kqueues that are watched, by the number they are watched under.
+    pub(super) kqueues: std::collections::HashMap<RawFd, super::nested::Watch>,
+    /// epoll reported an entry nobody has: its file was closed under its number and
+    /// lives on elsewhere.
+    pub(crate) orphaned: bool,
+}
+
+fn place(fd: RawFd) -> (usize, usize) {
+    let fd = usize::try_from(fd).unwrap_or(0);
+    (fd / CHUNK, fd % CHUNK)
+}
+
+impl Descriptors {
+    fn entry(&self, fd: RawFd) -> Option<&Entry> {
+        let (chunk, at) = place(fd);
+        Some(&self.chunks.get(chunk)?.as_ref()?[at])
+    }
+
+    fn entry_mut(&mut self, fd: RawFd) -> &mut Entry {
+        let (chunk, at) = place(fd);
+        if self.chunks.len() <= chunk {
+            self.chunks.resize_with(chunk + 1, || None);
+        }
+        &mut self.chunks[chunk].get_or_insert_with(|| Box::new([VACANT; CHUNK]))[at]
+    }
+
+    pub(crate) fn knote(&self, fd: RawFd, column: usize) -> Option<Slot> {
+        self.entry(fd).map(|entry| entry.columns[column]).filter(|&slot| slot != NONE)
+    }
+
+    pub(crate) fn set_knote(&mut self, fd: RawFd, column: usize, slot: Slot) {
+        self.entry_mut(fd).columns[column] = slot;
+    }
+
+    pub(crate) fn set_others(&mut self, fd: RawFd, others: bool) {
+        self.entry_mut(fd).others = others;
+    }
+
+    pub(crate) fn take_others(&mut self, fd: RawFd) -> bool {
+        core::mem::take(&mut self.entry_mut(fd).others)
+    }
+
+    /// What the descriptor is, looked up at the first question.
+    pub(crate) fn kind(&mut self, fd: RawFd) -> Kind {
+        let entry = self.entry_mut(fd);
+        if entry.kind == Kind::Unknown {
+            entry.kind = Kind::of(fd);
+        }
+        entry.kind
+    }
+
+    pub(super) fn set_kind(&mut self, fd: RawFd, kind: Kind) {
+        self.entry_mut(fd).kind = kind;
+    }
+
+    /// SO_SNDBUF, remembered; read again when more than half of it is `used`, since TCP
+    /// lets it grow with the load.
+    pub(crate) fn send_buffer(&mut self, fd: RawFd, used: usize) -> Result<usize> {
+        let entry = self.entry_mut(fd);
+        let known = usize::try_from(entry.send_buffer).unwrap_or(0);
+        if known == 0 || used > known / 2 {
+            let size = crate::sys::socket::send_buffer(fd)?;
+            entry.send_buffer = u32::try_from(size).unwrap_or(u32::MAX);
+            return Ok(size);
+        }
+        Ok(known)
+    }
+
+    fn token(&self, fd: RawFd) -> u64 {
+        let generation = self.entry(fd).map_or(0, |entry| entry.generation & 0x7fff_ffff);
+        u64::from(generation) << 32 | u64::from(fd.unsigned_abs())
+    }
+
+    /// A nested set by its number, from 1 on.
+    pub(crate) fn nested(&self, set: usize) -> Option<&Epoll> {
+        self.nested.get(set.checked_sub(1)?)?.as_ref()
+    }
+
+    pub(super) fn take_nested(&mut self, set: usize) -> Option<Epoll> {
+        self.nested.get_mut(set.checked_sub(1)?)?.take()
+    }
+
+    pub(super) fn put_nested(&mut self, set: usize, epoll: Epoll) {
+        if let Some(place) = set.checked_sub(1).and_then(|nested| self.nested.get_mut(nested)) {
+            *place = Some(epoll);
+        }
+    }
+
+    /// (number, what it was asked for, token) of every entry in a set.
+    pub(super) fn armed(&self, set: usize) -> Vec<(RawFd, u32, u64)> {
+        let mut armed = Vec::new();
+        for (chunk, entries) in self.chunks.iter().enumerate() {
+            for (at, entry) in entries.iter().flat_map(|entries| entries.iter().enumerate()) {
+                if let (true, Ok(number)) = (entry.armed[set] != 0, RawFd::try_from(chunk * CHUNK + at)) {
+                    armed.push((number, entry.armed[set], self.token(number)));
+                }
+            }
+        }
+        armed
+    }
+}
+
+/// The number epoll is given for a descriptor: a watched kqueue's stands for its epoll.
+pub(super) fn target(queue: &Queue, fd: RawFd) -> RawFd {
+    match queue.fds.entry(fd) {
+        Some(Entry { kind: Kind::Kqueue, .. }) => queue.fds.kqueues.get(&fd).map_or(-1, super::nested::Watch::target),
+        _ => fd,
+    }
+}
+
+/// Runs `f` on a set, which is made if it is a nested one and missing.
+fn with_set<T>(queue: &mut Queue, set: usize, f: impl FnOnce(&Epoll) -> Result<T>) -> Result<T> {
+    let Some(nested) = set.checked_sub(1) else { return f(&queue.epoll) };
+    let slot = &mut queue.fds.nested[nested];
+    if slot.is_none() {
+        let _creating = sys_fd::creating();
+        let made = Epoll::new()?;
+        queue.epoll.add(made.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;
+        *slot = Some(made);
+    }
+    slot.as_ref().map_or(Err(Errno::EBADF), f)
+}
+
+fn set_of(knote: &Knote) -> usize {
+    (knote.own & SET_MASK) as usize
+}
+
+fn is_soft(knote: &Knote) -> bool {
+    knote.own & SOFT != 0
+}
+
+/// The bits of interest of a filter.
+fn interest(filter: i16) -> u32 {
+    match filter {
+        EVFILT_READ => epoll::IN | epoll::RDHUP,
+        EVFILT_EXCEPT => epoll::PRI,
+        _ => epoll::OUT,
+    }
+}
+
+/// How a knote has to be triggered in epoll.
+fn trigger(knote: &Knote) -> u32 {
+    if is_soft(knote) {
+        epoll::ET
+    } else if knote.flags & (EV_ONESHOT | EV_DISPATCH) != 0 {
+        epoll::ONESHOT
+    } else if knote.flags & EV_CLEAR != 0 {
+        epoll::ET
+    } else {
+        0
+    }
+}
+
+/// What a set should be asked for on behalf of its knotes: 0 if it has none.
+fn wanted(queue: &Queue, fd: RawFd, set: usize) -> u32 {
+    let Some(entry) = queue.fds.entry(fd) else { return 0 };
+    let (mut mask, mut any) = (0, false);
+    for &slot in entry.columns.iter().filter(|&&slot| slot != NONE) {
+        let knote = &queue.knotes[slot];
+        if set_of(knote) == set {
+            any = true;
+            if knote.is_enabled() {
+                mask |= interest(knote.filter) | trigger(knote);
+            }
+        }
+    }
+    if any && mask == 0 { PARKED } else { mask }
+}
+
+/// Brings a set's entry in line with its knotes. Always asks epoll, which looks at the
+/// descriptor anew: that is how a change reports what is there already, and how a file
+/// that is gone is found out (ENOENT, EBADF).
+fn apply(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
+    let wanted = wanted(queue, fd, set);
+    let armed = queue.fds.entry(fd).map_or(0, |entry| entry.armed[set]);
+    let (token, target) = (queue.fds.token(fd), target(queue, fd));
+    with_set(queue, set, |epoll| match (armed, wanted) {
+        (0, 0) => Ok(()),
+        (0, _) => match epoll.add(target, wanted, token) {
+            Err(Errno::EEXIST) => epoll.modify(target, wanted, token),
+            other => other,
+        },
+        (_, 0) => epoll.delete(target),
+        _ => epoll.modify(target, wanted, token),
+    })?;
+    queue.fds.entry_mut(fd).armed[set] = wanted;
+    Ok(())
+}
+
+/// Whether an error of [`apply`] says that the number names another file, or none.
+fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::ENOENT | Errno::EBADF)
+}
+
+/// The set for a new knote: its level siblings' if it is level itself, else a free one.
+fn choose_set(queue: &Queue, fd: RawFd, trigger_wanted: u32) -> u32 {
+    let Some(entry) = queue.fds.entry(fd) else { return 0 };
+    let siblings = || entry.columns.iter().filter(|&&slot| slot != NONE).map(|&slot| &queue.knotes[slot]);
+    let free = |set: &u32| siblings().all(|sibling| set_of(sibling) != *set as usize);
+    if trigger_wanted == 0
+        && let Some(level) = siblings().find(|sibling| trigger(sibling) == 0)
+    {
+        return level.own & SET_MASK;
+    }
+    (0..SETS as u32).find(free).unwrap_or(0)
+}
+
+/// Starts watching a descriptor for a new knote. `soft` asks for edges in epoll and the
+/// level kept by us. EBADF, EPERM (not pollable), ENOMEM, ENOSPC, EMFILE.
+pub(super) fn attach(queue: &mut Queue, slot: Slot, soft: bool) -> Result<()> {
+    let fd = descriptor(queue.knotes[slot].ident)?;
+    queue.knotes[slot].own = if soft { SOFT } else { 0 };
+    let own = queue.knotes[slot].own | choose_set(queue, fd, trigger(&queue.knotes[slot]));
+    queue.knotes[slot].own = own;
+    enter(queue, fd, slot)?;
+    match apply(queue, fd, set_of(&queue.knotes[slot])) {
+        Err(gone) if is_gone(gone) => {
+            // The entry was an earlier file's: its knotes go, and this one starts afresh.
+            leave(queue, fd, slot);
+            if !sys_fd::is_open(fd) {
+                queue.forget(fd);
+                return Err(Errno::EBADF);
+            }
+            queue.forget(fd);
+            queue.knotes[slot].own = own & SOFT;
+            enter(queue, fd, slot)?;
+            apply(queue, fd, 0)
+        }
+        other => other,
+    }
+    .inspect_err(|_| leave(queue, fd, slot))
+}
+
+fn enter(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
+    let column = ops(queue.knotes[slot].row).column().ok_or(Errno::EINVAL)?;
+    queue.fds.set_knote(fd, column, slot);
+    Ok(())
+}
+
+fn leave(queue: &mut Queue, fd: RawFd, slot: Slot) {
+    if let Some(column) = ops(queue.knotes[slot].row).column() {
+        queue.fds.set_knote(fd, column, NONE);
+    }
+}
+
+/// A change to a knote. ENOENT or EBADF: its file is gone, and so are all knotes on the
+/// number, this one included.
+pub(super) fn modify(queue: &mut Queue, slot: Slot, soft: bool) -> Result<()> {
+    let fd = descriptor(queue.knotes[slot].ident)?;
+    let set = set_of(&queue.knotes[slot]);
+    let alone = siblings_in_set(queue, fd, slot) == 0;
+    // A softened knote is given another try at the real level; a new mark softens.
+    if soft || alone {
+        let own = &mut queue.knotes[slot].own;
+        *own = *own & SET_MASK | if soft && alone { SOFT } else { 0 };
+    }
+    if soft && !alone {
+        return resettle(queue, fd, slot);
+    }
+    apply(queue, fd, set)
+}
+
+fn siblings_in_set(queue: &Queue, fd: RawFd, slot: Slot) -> usize {
+    let set = set_of(&queue.knotes[slot]);
+    let columns = queue.fds.entry(fd).map_or([NONE; COLUMNS], |entry| entry.columns);
+    let others = columns.iter().filter(|&&other| other != NONE && other != slot);
+    others.filter(|&&other| set_of(&queue.knotes[other]) == set).count()
+}
+
+/// Moves a knote that can no longer share its set into one of its own, edge-triggered.
+fn resettle(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
+    let old = set_of(&queue.knotes[slot]);
+    let free = choose_set(queue, fd, epoll::ET);
+    queue.knotes[slot].own = SOFT | free;
+    apply(queue, fd, old)?;
+    apply(queue, fd, set_of(&queue.knotes[slot]))
+}
+
+/// Stops watching for a knote. ENOENT, EBADF: the file had gone before.
+pub(super) fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
+    let fd = descriptor(queue.knotes[slot].ident)?;
+    let set = set_of(&queue.knotes[slot]);
+    leave(queue, fd, slot);
+    let result = apply(queue, fd, set);
+    if let Err(gone) = result
+        && is_gone(gone)
+    {
+        queue.forget(fd);
+        return Err(if sys_fd::is_open(fd) { Errno::ENOENT } else { Errno::EBADF });
+    }
+    Ok(())
+}
+
+/// Removes a knote whose file is gone, without asking epoll for anything.
+pub(super) fn abandon(queue: &mut Queue, slot: Slot) {
+    let knote = queue.knotes[slot];
+    if ops(knote.row).column().is_none() || knote.row >= super::ROW_FILE_READ {
+        let _ = ops(knote.row).detach(queue, slot);
+    }
+    queue.remove(slot);
+}
+
+/// Forgets a number: what epoll still reports under it is stale from here on.
+pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
+    super::nested::forget(queue, fd);
+    let entry = queue.fds.entry_mut(fd);
+    *entry = Entry { generation: entry.generation.wrapping_add(1), ..VACANT };
+}
+
+/// Whether a set has an entry for the file that a number names now. Asked by adding it
+/// once more, which changes nothing if it is there; EPOLL_CTL_MOD would report it anew.
+pub(super) fn is_registered(queue: &Queue, fd: RawFd, set: usize) -> bool {
+    let epoll = if set == 0 { Some(&*queue.epoll) } else { queue.fds.nested(set) };
+    let (Some(epoll), target) = (epoll, target(queue, fd)) else { return false };
+    match epoll.add(target, PARKED, queue.fds.token(fd)) {
+        Err(Errno::EEXIST) => true,
+        Ok(()) => {
+            let _ = epoll.delete(target);
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+/// Whether the entry a token names tells once only.
+pub(super) fn is_one_shot(queue: &Queue, token: u64, set: usize) -> bool {
+    let entry = queue.fds.entry(token as u32 as RawFd);
+    entry.is_some_and(|entry| entry.armed[set] & epoll::ONESHOT != 0)
+}
+
+/// epoll reported `mask` for a descriptor's entry in one of the sets: queues the knotes
+/// it concerns.
+pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
+    let fd = token as u32 as RawFd;
+    let Some(&entry) = queue.fds.entry(fd) else { return };
+    if queue.fds.token(fd) != token {
+        queue.fds.orphaned = true;
+        return;
+    }
+    if entry.armed[set] & epoll::ONESHOT != 0 {
+        // The kernel has disarmed the entry and keeps it.
+        queue.fds.entry_mut(fd).armed[set] = PARKED;
+    }
+    for slot in entry.columns.into_iter().filter(|&slot| slot != NONE) {
+        let scan = queue.scan;
+        let knote = &mut queue.knotes[slot];
+        let concerns = interest(knote.filter) | epoll::ERR | epoll::HUP;
+        if set_of(knote) == set && mask & concerns != 0 {
+            knote.hint = (mask & 0xffff) as u16;
+            knote.hinted = scan;
+            queue.knotes.activate(slot);
+        }
+    }
+}
+
+/// What epoll says of a knote's descriptor: as reported in this scan, or asked for anew.
+/// `None`: nothing any more.
+pub(super) fn readiness(queue: &Queue, slot: Slot) -> Option<u32> {
+    let knote = &queue.knotes[slot];
+    if knote.hinted == queue.scan {
+        return Some(u32::from(knote.hint));
+    }
+    let fd = descriptor(knote.ident).ok()?;
+    let events = i16::try_from(interest(knote.filter)).unwrap_or(0);
+    let now = u32::from(sys_fd::poll_now(target(queue, fd), events).unsigned_abs());
+    (now != 0).then_some(now)
+}
+
+/// The whole ready mask of a descriptor, hang-ups of both sides included.
+pub(super) fn full_mask(fd: RawFd) -> u32 {
+    let events = epoll::IN | epoll::OUT | epoll::PRI | epoll::RDHUP;
+    u32::from(sys_fd::poll_now(fd, i16::try_from(events).unwrap_or(0)).unsigned_abs())
+}
+
+/// The knote is not ready although epoll reported it. What epoll will report from here
+/// on is set right: an entry the kernel disarmed is armed again, and a level that would
+/// spin is softened.
+pub(super) fn unready(queue: &mut Queue, slot: Slot, lasting: bool) -> Outcome {
+    let knote = queue.knotes[slot];
+    let Ok(fd) = descriptor(knote.ident) else { return Outcome::Gone };
+    let disarmed = knote.flags & (EV_ONESHOT | EV_DISPATCH) != 0 && !is_soft(&knote);
+    let spins = lasting && trigger(&knote) == 0;
+    if !disarmed && !spins {
+        return Outcome::NotReady;
+    }
+    let result = if siblings_in_set(queue, fd, slot) == 0 {
+        queue.knotes[slot].own |= SOFT;
+        apply(queue, fd, set_of(&knote))
+    } else {
+        resettle(queue, fd, slot)
+    };
+    if result.is_err_and(is_gone) { Outcome::Gone } else { Outcome::NotReady }
+}
+
+/// Asks epoll whether the number still names the knote's file.
+pub(super) fn still_there(queue: &mut Queue, slot: Slot) -> bool {
+    let knote = queue.knotes[slot];
+    let Ok(fd) = descriptor(knote.ident) else { return false };
+    !apply(queue, fd, set_of(&knote)).is_err_and(is_gone)
+}
+
+/// Whether a ready level knote stays on our list: the softened do. One that was softened
+/// for a condition that has passed is handed back to epoll instead.
+pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> bool {
+    let knote = queue.knotes[slot];
+    if !is_soft(&knote) || marked {
+        return is_soft(&knote);
+    }
+    let Ok(fd) = descriptor(knote.ident) else { return false };
+    if knote.is_level() {
+        queue.knotes[slot].own &= !SOFT;
+        let _ = apply(queue, fd, set_of(&knote));
+    }
+    false
+}
+
+/// After a hand-out: only knotes that stop need anything done, and only if the kernel
+/// has not disarmed their entry by itself.
+pub(super) fn settle(queue: &mut Queue, slot: Slot, fate: Fate) {
+    let knote = queue.knotes[slot];
+    let Ok(fd) = descriptor(knote.ident) else { return };
+    let set = set_of(&knote);
+    match fate {
+        Fate::Stays | Fate::Cleared => {}
+        Fate::Dispatched => {
+            if queue.fds.entry(fd).is_some_and(|entry| entry.armed[set] != PARKED) {
+                let _ = apply(queue, fd, set);
+            }
+        }
+        Fate::Spent => {
+            leave(queue, fd, slot);
+            // A parked entry stays for the next EV_ADD, which then is one EPOLL_CTL_MOD.
+            if queue.fds.entry(fd).is_some_and(|entry| entry.armed[set] != PARKED) {
+                let _ = apply(queue, fd, set);
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! EVFILT_READ and EVFILT_WRITE on files that epoll refuses (EPERM).
+//!
+//! Regular files: `data` is size less offset, negative behind the end, looked at whenever
+//! the knote comes up; at the end the knote leaves the ready list, and an inotify watch
+//! brings it back when the file is written. Writes through a mapping are not seen.
+//! Writing never blocks: always ready with `data` 0, as in FreeBSD's kernel. Devices that
+//! cannot be polled (/dev/null, /dev/zero) are always ready, as in NetBSD and OpenBSD.
+//!
+//! epoll cannot tell here when the number names another file, so each look compares the
+//! file's identity.
+
+use super::{Fate, Filter, Outcome, Queue, descriptor, growth};
+use super::{Facts, ROW_FILE_READ, ROW_FILE_WRITE};
+use crate::abi::{EV_CLEAR, EVFILT_READ, EVFILT_WRITE, Kevent};
+use crate::errno::{Errno, Result};
+use crate::knote::Slot;
+use crate::sys::file::{self, Sort};
+use std::os::fd::RawFd;
+
+/// Rows of the two filters on files.
+pub(crate) struct FileRead;
+pub(crate) struct FileWrite;
+
+/// What a knote on a file keeps, by `own`.
+#[derive(Clone, Copy)]
+pub(crate) struct Watched {
+    identity: (u64, u64),
+    regular: bool,
+    /// The inotify watch, once the end was reached.
+    watch: Option<i32>,
+}
+
+/// The files of a kqueue.
+#[derive(Default)]
+pub(crate) struct Files {
+    files: Vec<Watched>,
+    free: Vec<u32>,
+}
+
+impl Files {
+    fn insert(&mut self, file: Watched) -> u32 {
+        if let Some(index) = self.free.pop() {
+            self.files[index as usize] = file;
+            return index;
+        }
+        self.files.push(file);
+        u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn get(&mut self, index: u32) -> &mut Watched {
+        &mut self.files[index as usize]
+    }
+}
+
+/// Attaches a knote to a descriptor epoll refused. EINVAL for filters that have no
+/// meaning there.
+pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
+    let knote = queue.knotes[slot];
+    let fd = descriptor(knote.ident)?;
+    let row = match knote.filter {
+        EVFILT_READ => ROW_FILE_READ,
+        EVFILT_WRITE => ROW_FILE_WRITE,
+        _ => return Err(Errno::EINVAL),
+    };
+    forget_if_other(queue, fd)?;
+    let regular = file::sort(fd)? == Sort::Regular;
+    let watched = Watched { identity: file::identity(fd)?, regular, watch: None };
+    queue.knotes[slot].row = row;
+    queue.knotes[slot].own = queue.files.insert(watched);
+    queue.knotes.activate(slot);
+    Ok(())
+}
+
+/// Drops what an earlier file left under the number.
+fn forget_if_other(queue: &mut Queue, fd: RawFd) -> Result<()> {
+    let identity = file::identity(fd)?;
+    for column in 0..super::fd::COLUMNS {
+        if let Some(slot) = queue.fds.knote(fd, column) {
+            let knote = queue.knotes[slot];
+            let same = matches!(knote.row, ROW_FILE_READ | ROW_FILE_WRITE)
+                && queue.files.get(knote.own).identity == identity;
+            if !same {
+                queue.forget(fd);
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the number still names the knote's file: ENOENT if another, EBADF if none.
+fn check(queue: &mut Queue, slot: Slot) -> Result<RawFd> {
+    let knote = queue.knotes[slot];
+    let fd = descriptor(knote.ident)?;
+    let same = file::identity(fd)? == queue.files.get(knote.own).identity;
+    if same { Ok(fd) } else { Err(Errno::ENOENT) }
+}
+
+fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+    check(queue, slot)?;
+    let knote = &mut queue.knotes[slot];
+    knote.fflags = change.fflags;
+    knote.data = change.data;
+    queue.knotes.activate(slot);
+    Ok(0)
+}
+
+fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
+    let result = check(queue, slot).map(|_| ());
+    let index = queue.knotes[slot].own;
+    if let Some(watch) = queue.files.get(index).watch.take() {
+        growth::unwatch(queue, slot, watch);
+    }
+    queue.files.free.push(index);
+    result
+}
+
+/// Waits for the file to be written, from the first time its end is reached.
+fn watch(queue: &mut Queue, slot: Slot, fd: RawFd) -> bool {
+    let index = queue.knotes[slot].own;
+    if queue.files.get(index).watch.is_some() {
+        return false;
+    }
+    // Without a watch (no descriptor or no memory left) the file is looked at when the
+    // program next changes the knote.
+    let watch = growth::watch(queue, slot, fd).ok();
+    queue.files.get(index).watch = watch;
+    watch.is_some()
+}
+
+impl Filter for FileRead {
+    fn on_descriptor(&self) -> bool {
+        true
+    }
+
+    fn column(&self) -> Option<usize> {
+        Some(0)
+    }
+
+    fn validate(&self, _change: &Kevent) -> Result<()> {
+        Ok(())
+    }
+
+    fn attach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        attach(queue, slot)
+    }
+
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+        modify(queue, slot, change)
+    }
+
+    fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        detach(queue, slot)
+    }
+
+    fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
+        let Ok(fd) = check(queue, slot) else { return Outcome::Gone };
+        let knote = queue.knotes[slot];
+        let always = !queue.files.get(knote.own).regular;
+        let mut unread = if always { Ok(0) } else { file::unread(fd) };
+        // The file may have grown before the watch was there.
+        if unread == Ok(0) && !always && watch(queue, slot, fd) {
+            unread = file::unread(fd);
+        }
+        match unread {
+            Ok(0) if !always => Outcome::NotReady,
+            Ok(bytes) => {
+                let data = isize::try_from(bytes).unwrap_or(isize::MAX);
+                Outcome::Ready(Facts { data, again: true, ..Facts::default() })
+            }
+            Err(_) => Outcome::Gone,
+        }
+    }
+
+    fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
+        // An edge is the next write.
+        let cleared = queue.knotes[slot].flags & EV_CLEAR != 0;
+        if fate == Fate::Cleared && cleared && queue.files.get(queue.knotes[slot].own).regular {
+            if let Ok(fd) = check(queue, slot) {
+                watch(queue, slot, fd);
+            }
+        }
+        if fate == Fate::Spent {
+            let _ = detach(queue, slot);
+        }
+    }
+}
+
+impl Filter for FileWrite {
+    fn on_descriptor(&self) -> bool {
+        true
+    }
+
+    fn column(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn validate(&self, _change: &Kevent) -> Result<()> {
+        Ok(())
+    }
+
+    fn attach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        attach(queue, slot)
+    }
+
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+        modify(queue, slot, change)
+    }
+
+    fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        detach(queue, slot)
+    }
+
+    fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
+        if check(queue, slot).is_err() {
+            return Outcome::Gone;
+        }
+        Outcome::Ready(Facts { again: true, ..Facts::default() })
+    }
+
+    fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
+        if fate == Fate::Spent {
+            let _ = detach(queue, slot);
+        }
+    }
+}

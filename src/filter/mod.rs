@@ -1,0 +1,318 @@
+//! The filters, and what they may see of a kqueue.
+//!
+//! As in a BSD kernel every filter is a row of operations in a table indexed by its
+//! number; the engine knows none by name. A filter answers with facts (is it ready, with
+//! what data); what the flags of a registration make of them is the engine's business.
+//! [`Queue`] is the part of a kqueue a filter works on; it is always used under the
+//! kqueue's lock.
+
+pub(crate) mod empty;
+pub(crate) mod except;
+pub(crate) mod fd;
+pub(crate) mod file;
+pub(crate) mod growth;
+pub(crate) mod kind;
+pub(crate) mod libkqueue;
+pub(crate) mod nested;
+pub(crate) mod read;
+pub(crate) mod rebuild;
+pub(crate) mod timer;
+pub(crate) mod timers;
+pub(crate) mod user;
+pub(crate) mod write;
+
+use crate::abi::{EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent};
+use crate::abi::{EVFILT_EMPTY, EVFILT_SYSCOUNT};
+use crate::errno::{Errno, Result};
+use crate::knote::{Knotes, NONE, Slot};
+use crate::sys::epoll::Epoll;
+use core::hash::{BuildHasherDefault, Hasher};
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+/// What a filter says of a knote that is about to be handed out.
+pub(crate) enum Outcome {
+    /// Its condition does not hold (any more).
+    NotReady,
+    /// What it watched is gone for good, and so are all knotes on that descriptor.
+    Gone,
+    /// An event.
+    Ready(Facts),
+}
+
+/// What an event tells beside the knote's own ident, filter, flags and udata.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Facts {
+    pub(crate) data: isize,
+    pub(crate) fflags: u32,
+    /// Sets EV_EOF.
+    pub(crate) eof: bool,
+    /// Takes the place of the knote's udata.
+    pub(crate) udata: Option<usize>,
+    /// A level knote whose condition the library has to look at itself: it stays on the
+    /// ready list. Where epoll watches the level, epoll tells again.
+    pub(crate) again: bool,
+}
+
+/// What becomes of a knote after its event was handed out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Nothing: it is level-triggered.
+    Stays,
+    /// EV_CLEAR: its state starts anew.
+    Cleared,
+    /// EV_DISPATCH: disabled (the state bit is off already), and cleared if EV_CLEAR says so.
+    Dispatched,
+    /// EV_ONESHOT: it is about to be removed.
+    Spent,
+}
+
+/// One filter's operations. All run under the kqueue's lock.
+pub(crate) trait Filter: Sync {
+    /// Whether `ident` is a descriptor, so that EBADF and close rules apply.
+    fn on_descriptor(&self) -> bool {
+        false
+    }
+
+    /// The knote's place in the descriptor's entry, for filters that epoll serves.
+    fn column(&self) -> Option<usize> {
+        None
+    }
+
+    /// Refuses what the filter does not know before anything is touched. EINVAL.
+    fn validate(&self, change: &Kevent) -> Result<()>;
+
+    /// Starts watching for a new knote, which is in its slot already.
+    fn attach(&self, queue: &mut Queue, slot: Slot) -> Result<()>;
+
+    /// A change to an existing knote, whose state bits and udata are the new ones
+    /// already; `fflags` and `data` are the filter's to store. After an error the engine
+    /// puts all of them back. The value is what a receipt shows in `data`.
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize>;
+
+    /// Stops watching. The knote is removed whatever this returns; the error tells the
+    /// program that what it watched had gone before (ENOENT, EBADF).
+    fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()>;
+
+    /// Is it ready, and with what? Consumes nothing.
+    fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome;
+
+    /// The event was handed out.
+    fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate);
+}
+
+/// Rows beyond the numbered filters: what EVFILT_READ and EVFILT_WRITE are on files that
+/// epoll does not serve.
+pub(crate) const ROW_FILE_READ: u8 = 16;
+pub(crate) const ROW_FILE_WRITE: u8 = 17;
+pub(crate) const ROW_NESTED: u8 = 18;
+
+static ROWS: [Option<&dyn Filter>; 19] = {
+    let mut rows: [Option<&dyn Filter>; 19] = [None; 19];
+    rows[row_of(EVFILT_READ)] = Some(&read::Read);
+    rows[row_of(EVFILT_WRITE)] = Some(&write::Write);
+    rows[row_of(EVFILT_TIMER)] = Some(&timer::Timer);
+    rows[row_of(EVFILT_USER)] = Some(&user::User);
+    rows[row_of(EVFILT_LIBKQUEUE)] = Some(&libkqueue::LibKqueue);
+    rows[row_of(EVFILT_EMPTY)] = Some(&empty::Empty);
+    rows[row_of(EVFILT_EXCEPT)] = Some(&except::Except);
+    rows[ROW_FILE_READ as usize] = Some(&file::FileRead);
+    rows[ROW_FILE_WRITE as usize] = Some(&file::FileWrite);
+    rows[ROW_NESTED as usize] = Some(&nested::Nested);
+    rows
+};
+
+const fn row_of(filter: i16) -> usize {
+    filter.unsigned_abs() as usize
+}
+
+/// The row of a filter number. EINVAL if there is no such filter.
+pub(crate) fn row(filter: i16) -> Result<u8> {
+    let known = filter < 0 && i32::from(filter) >= -EVFILT_SYSCOUNT && ROWS[row_of(filter)].is_some();
+    if known { u8::try_from(row_of(filter)).map_err(|_| Errno::EINVAL) } else { Err(Errno::EINVAL) }
+}
+
+/// The operations of a row.
+pub(crate) fn ops(row: u8) -> &'static dyn Filter {
+    ROWS[usize::from(row)].expect("a knote's row is one that `row` or `attach` gave")
+}
+
+/// Another kqueue, as one that watches it sees it.
+pub(crate) trait Inner: Send + Sync {
+    /// The epoll descriptor that becomes readable with its events.
+    fn epoll(&self) -> RawFd;
+    /// How many events are pending in it.
+    fn pending(self: Arc<Self>) -> usize;
+    /// One watcher more, or less: while there are any its own events wake its epoll.
+    fn watched(&self, by: i32);
+}
+
+/// Finds the kqueue a number names, if it does.
+pub(crate) type FindKqueue = fn(RawFd) -> Option<Arc<dyn Inner>>;
+
+/// What epoll hands back: a descriptor's registration, or a source of the kqueue's own.
+///
+/// | bits | meaning |
+/// | --- | --- |
+/// | 63 | a source; the low bits are its number |
+/// | 32–62 | generation of the descriptor's entry |
+/// | 0–31 | the descriptor |
+pub(crate) mod token {
+    pub(crate) const SOURCE: u64 = 1 << 63;
+    /// The held end of the pipe: the program has closed the kqueue.
+    pub(crate) const SENTINEL: u64 = SOURCE;
+    /// A wake-up from user space.
+    pub(crate) const WAKE: u64 = SOURCE | 4;
+    pub(crate) const TIMER_MONOTONIC: u64 = SOURCE | 1;
+    pub(crate) const TIMER_REALTIME: u64 = SOURCE | 2;
+    /// The process's inotify instance.
+    pub(crate) const GROWTH: u64 = SOURCE | 3;
+    /// The sets nested in the kqueue's own, from number 1 on.
+    pub(crate) const SETS: u64 = SOURCE | 16;
+}
+
+/// Multiplies and folds: idents and filter numbers are no adversary's choice.
+#[derive(Default)]
+pub(crate) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn write_i16(&mut self, word: i16) {
+        self.write_u64(u64::from(word.unsigned_abs()));
+    }
+}
+
+type Key = (usize, i16);
+
+/// The state of a kqueue that filters work on.
+pub(crate) struct Queue {
+    pub(crate) epoll: Arc<Epoll>,
+    pub(crate) knotes: Knotes,
+    pub(crate) fds: fd::Descriptors,
+    pub(crate) files: file::Files,
+    pub(crate) timers: timers::Timers,
+    pub(crate) growth: Option<growth::Subscription>,
+    pub(crate) find_kqueue: FindKqueue,
+    /// Counts the rounds in which ready knotes are looked at.
+    pub(crate) scan: u32,
+    index: HashMap<Key, Slot, BuildHasherDefault<KeyHasher>>,
+}
+
+impl Queue {
+    pub(crate) fn new(epoll: Arc<Epoll>, find_kqueue: FindKqueue) -> Queue {
+        Queue {
+            epoll,
+            knotes: Knotes::default(),
+            fds: fd::Descriptors::default(),
+            files: file::Files::default(),
+            timers: timers::Timers::default(),
+            growth: None,
+            find_kqueue,
+            scan: 1,
+            index: HashMap::default(),
+        }
+    }
+
+    /// The knote of (ident, filter), if there is one.
+    pub(crate) fn find(&self, row: u8, ident: usize, filter: i16) -> Option<Slot> {
+        match ops(row).column() {
+            Some(column) => self.fds.knote(descriptor(ident).ok()?, column),
+            None => self.index.get(&(ident, filter)).copied(),
+        }
+    }
+
+    /// Enters a knote where [`Queue::find`] looks.
+    pub(crate) fn enter(&mut self, slot: Slot) -> Result<()> {
+        let (ident, filter, row) = (self.knotes[slot].ident, self.knotes[slot].filter, self.knotes[slot].row);
+        match ops(row).column() {
+            Some(column) => self.fds.set_knote(descriptor(ident)?, column, slot),
+            None => {
+                self.index.insert((ident, filter), slot);
+                if ops(row).on_descriptor() {
+                    self.fds.set_others(descriptor(ident)?, true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a knote out of the books, after its filter let go of it.
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        let knote = self.knotes[slot];
+        match ops(knote.row).column() {
+            Some(column) => {
+                if let Ok(fd) = descriptor(knote.ident) {
+                    self.fds.set_knote(fd, column, NONE);
+                }
+            }
+            None => {
+                self.index.remove(&(knote.ident, knote.filter));
+            }
+        }
+        self.knotes.remove(slot);
+    }
+
+    /// Drops every knote on a descriptor whose file is gone.
+    pub(crate) fn forget(&mut self, fd: RawFd) {
+        for column in 0..fd::COLUMNS {
+            if let Some(slot) = self.fds.knote(fd, column) {
+                fd::abandon(self, slot);
+            }
+        }
+        if self.fds.take_others(fd) {
+            let ident = fd as usize;
+            let mut others = Vec::new();
+            self.index.retain(|&(key, filter), slot| {
+                let gone = key == ident && row(filter).is_ok_and(|row| ops(row).on_descriptor());
+                if gone {
+                    others.push(*slot);
+                }
+                !gone
+            });
+            for slot in others {
+                fd::abandon(self, slot);
+            }
+        }
+        fd::clear(self, fd);
+    }
+}
+
+/// An ident as a descriptor number. EBADF for what cannot be one.
+pub(crate) fn descriptor(ident: usize) -> Result<RawFd> {
+    RawFd::try_from(ident).map_err(|_| Errno::EBADF)
+}
+
+/// Attaches a new knote: through its filter's row, or through the row that serves the
+/// sort of file its descriptor names.
+pub(crate) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
+    let row = queue.knotes[slot].row;
+    if ops(row).on_descriptor() {
+        let fd = descriptor(queue.knotes[slot].ident)?;
+        if let Some(inner) = (queue.find_kqueue)(fd) {
+            return nested::attach(queue, slot, inner);
+        }
+    }
+    match ops(row).attach(queue, slot) {
+        // epoll_ctl(2): the file cannot be polled.
+        Err(Errno::EPERM) if ops(row).column().is_some() => file::attach(queue, slot),
+        other => other,
+    }
+}

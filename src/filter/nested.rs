@@ -1,0 +1,99 @@
+//! EVFILT_READ on another kqueue (kqueue(2)): ready while that has events, `data` is
+//! their number.
+//!
+//! The outer kqueue's epoll watches the inner's epoll itself, with no thread in between.
+//! Events of the inner that no kernel object shows (a user trigger) wake its epoll while
+//! it is watched. Locks are taken outer first; epoll refuses cycles (ELOOP).
+
+use super::fd;
+use super::kind::Kind;
+use super::{Facts, Fate, Filter, Inner, Outcome, Queue, ROW_NESTED, descriptor};
+use crate::abi::{EVFILT_READ, Kevent};
+use crate::errno::{Errno, Result};
+use crate::knote::Slot;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Weak};
+
+/// The row of EVFILT_READ on a kqueue.
+pub(crate) struct Nested;
+
+/// A kqueue that is watched. It does not keep the kqueue alive.
+pub(crate) struct Watch(Weak<dyn Inner>);
+
+impl Watch {
+    /// The descriptor that stands for the kqueue in epoll; -1 once it is closed.
+    pub(super) fn target(&self) -> RawFd {
+        self.0.upgrade().map_or(-1, |inner| inner.epoll())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.watched(-1);
+        }
+    }
+}
+
+/// Attaches a knote to the kqueue `inner`. EINVAL for other filters than EVFILT_READ and
+/// for a kqueue in itself; ELOOP for a ring of kqueues or too long a chain.
+pub(super) fn attach(queue: &mut Queue, slot: Slot, inner: Arc<dyn Inner>) -> Result<()> {
+    let number = descriptor(queue.knotes[slot].ident)?;
+    if queue.knotes[slot].filter != EVFILT_READ || inner.epoll() == queue.epoll.as_raw_fd() {
+        return Err(Errno::EINVAL);
+    }
+    queue.forget(number);
+    inner.watched(1);
+    queue.fds.kqueues.insert(number, Watch(Arc::downgrade(&inner)));
+    queue.fds.set_kind(number, Kind::Kqueue);
+    queue.knotes[slot].row = ROW_NESTED;
+    fd::attach(queue, slot, false).inspect_err(|_| queue.forget(number))
+}
+
+/// The number is a kqueue's no more.
+pub(super) fn forget(queue: &mut Queue, fd: RawFd) {
+    queue.fds.kqueues.remove(&fd);
+}
+
+fn inner(queue: &Queue, slot: Slot) -> Option<Arc<dyn Inner>> {
+    let number = descriptor(queue.knotes[slot].ident).ok()?;
+    queue.fds.kqueues.get(&number)?.0.upgrade()
+}
+
+impl Filter for Nested {
+    fn on_descriptor(&self) -> bool {
+        true
+    }
+
+    fn column(&self) -> Option<usize> {
+        Some(0)
+    }
+
+    fn validate(&self, _change: &Kevent) -> Result<()> {
+        Ok(())
+    }
+
+    fn attach(&self, _queue: &mut Queue, _slot: Slot) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+
+    fn modify(&self, queue: &mut Queue, slot: Slot, _change: &Kevent) -> Result<isize> {
+        fd::modify(queue, slot, false).map(|()| 0)
+    }
+
+    fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        fd::detach(queue, slot)
+    }
+
+    fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
+        let Some(inner) = inner(queue, slot) else { return Outcome::Gone };
+        match inner.pending() {
+            0 => fd::unready(queue, slot, false),
+            pending => Outcome::Ready(Facts { data: isize::try_from(pending).unwrap_or(isize::MAX), ..Facts::default() }),
+        }
+    }
+
+    fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
+        fd::settle(queue, slot, fate);
+    }
+}

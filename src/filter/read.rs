@@ -1,0 +1,151 @@
+//! EVFILT_READ (kqueue(2)) on everything epoll serves: sockets, pipes, ttys, eventfds, ….
+//!
+//! `data` is FIONREAD's count, which in the common case is the only system call beside the
+//! wait, and also tells of a closed number (EBADF). For listening sockets it is the
+//! number of connections to accept, for eventfds the counter. EV_EOF comes of RDHUP and
+//! HUP; with it `fflags` is the socket's error, inferred and never read by SO_ERROR, which
+//! would take it away from the program. What Linux cannot give: SO_RCVLOWAT on AF_UNIX,
+//! and for datagram sockets more than the first datagram's length.
+
+use super::kind::{self, Kind};
+use super::{Facts, Fate, Filter, Outcome, Queue, descriptor, fd};
+use crate::abi::{Kevent, NOTE_LOWAT};
+use crate::errno::{Errno, Result};
+use crate::knote::Slot;
+use crate::sys::epoll::{ERR, HUP, IN, RDHUP};
+use crate::sys::file;
+use std::os::fd::RawFd;
+
+/// The row of EVFILT_READ.
+pub(crate) struct Read;
+
+impl Filter for Read {
+    fn on_descriptor(&self) -> bool {
+        true
+    }
+
+    fn column(&self) -> Option<usize> {
+        Some(0)
+    }
+
+    fn validate(&self, _change: &Kevent) -> Result<()> {
+        Ok(())
+    }
+
+    fn attach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        let soft = queue.knotes[slot].fflags & NOTE_LOWAT != 0;
+        fd::attach(queue, slot, soft)
+    }
+
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+        let knote = &mut queue.knotes[slot];
+        knote.fflags = change.fflags;
+        knote.data = change.data;
+        fd::modify(queue, slot, change.fflags & NOTE_LOWAT != 0).map(|()| 0)
+    }
+
+    fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        fd::detach(queue, slot)
+    }
+
+    fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
+        let Some(mask) = fd::readiness(queue, slot) else {
+            return fd::unready(queue, slot, false);
+        };
+        let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
+        match look(queue, slot, number, mask) {
+            Ok(facts) => gate(queue, slot, facts),
+            Err(outcome) => outcome,
+        }
+    }
+
+    fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
+        fd::settle(queue, slot, fate);
+    }
+}
+
+/// Holds an event back below the low-water mark, which only sockets have; the end of the
+/// stream passes it.
+fn gate(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
+    let knote = queue.knotes[slot];
+    let marked = knote.fflags & NOTE_LOWAT != 0;
+    if marked && !facts.eof && facts.data < knote.data {
+        let number = descriptor(knote.ident).unwrap_or(-1);
+        if queue.fds.kind(number).is_socket() {
+            return fd::unready(queue, slot, true);
+        }
+    }
+    Outcome::Ready(Facts { again: fd::keep_or_harden(queue, slot, marked), ..facts })
+}
+
+fn size(bytes: usize) -> isize {
+    isize::try_from(bytes).unwrap_or(isize::MAX)
+}
+
+/// What there is to read. The error is what to answer instead of an event.
+fn look(queue: &mut Queue, slot: Slot, number: RawFd, mask: u32) -> core::result::Result<Facts, Outcome> {
+    match file::readable_bytes(number) {
+        Ok(bytes) if bytes > 0 && mask & (ERR | HUP) == 0 => {
+            Ok(Facts { data: size(bytes), eof: mask & RDHUP != 0, ..Facts::default() })
+        }
+        Ok(bytes) => look_closer(queue, slot, number, mask, bytes),
+        Err(Errno::EBADF) => Err(Outcome::Gone),
+        Err(_) => uncounted(queue, slot, number, mask),
+    }
+}
+
+/// Nothing to count, or something ended or failed: here the sort of file matters.
+fn look_closer(
+    queue: &mut Queue,
+    slot: Slot,
+    number: RawFd,
+    mask: u32,
+    bytes: usize,
+) -> core::result::Result<Facts, Outcome> {
+    let kind = queue.fds.kind(number);
+    match kind {
+        // Nothing ever comes out of this end, not even the news that the reader has gone.
+        Kind::PipeWriter => return Err(fd::unready(queue, slot, true)),
+        kind if kind.connects() && mask & (HUP | RDHUP | ERR) == HUP && bytes == 0 => {
+            return Err(fd::unready(queue, slot, true));
+        }
+        _ => {}
+    }
+    if bytes == 0 && mask & (ERR | HUP | RDHUP) == 0 {
+        // An empty datagram, an end-of-file character of a terminal, or somebody else
+        // was quicker, or the number is another file's.
+        if fd::full_mask(number) & IN == 0 {
+            let gone = !fd::still_there(queue, slot);
+            return Err(if gone { Outcome::Gone } else { fd::unready(queue, slot, false) });
+        }
+    }
+    let failed = mask & ERR != 0;
+    let fflags = if failed { kind::pending_error(number, kind) } else { 0 };
+    // An error on a datagram socket is news, but not the end of it.
+    let eof = mask & (HUP | RDHUP) != 0 || failed && kind.connects();
+    Ok(Facts { data: size(bytes), fflags, eof, ..Facts::default() })
+}
+
+/// Objects without a count of bytes.
+fn uncounted(queue: &mut Queue, slot: Slot, number: RawFd, mask: u32) -> core::result::Result<Facts, Outcome> {
+    let kind = queue.fds.kind(number);
+    if let Some(waiting) = kind::backlog(number, kind) {
+        if waiting == 0 || mask & IN == 0 {
+            return Err(fd::unready(queue, slot, mask & IN == 0));
+        }
+        return Ok(Facts { data: size(waiting), ..Facts::default() });
+    }
+    if mask & (IN | HUP | RDHUP) == 0 {
+        return Err(fd::unready(queue, slot, true));
+    }
+    let count = match kind {
+        Kind::Other => file::eventfd_count(number),
+        _ => None,
+    };
+    let data = match count {
+        Some(0) => return Err(fd::unready(queue, slot, false)),
+        Some(value) => isize::try_from(value).unwrap_or(isize::MAX),
+        None => isize::from(mask & IN != 0),
+    };
+    Ok(Facts { data, eof: mask & (HUP | RDHUP) != 0, ..Facts::default() })
+}

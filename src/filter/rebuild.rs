@@ -1,0 +1,122 @@
+//! Building a kqueue's epoll sets anew, to be rid of orphans.
+//!
+//! When a watched number is closed while the file lives on (a dup, a forked child), epoll
+//! goes on reporting the entry, and nothing can remove it: EPOLL_CTL_DEL goes by number.
+//! A level orphan would keep every wait from sleeping. So when one is seen, a fresh epoll
+//! takes the place of the old under the same number, with the entries that still stand.
+//!
+//! Edges must neither be lost nor told twice. Entering a fresh set reports whatever is
+//! ready; those first reports of edge entries are dropped. Then the old set is drained,
+//! which holds every edge until now; later ones come through the new set.
+
+use super::{Queue, growth, timers, token};
+use crate::errno::Result;
+use crate::sys::clock::Clock;
+use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
+use crate::sys::fd;
+use std::os::fd::RawFd;
+
+/// Batches taken from an old set at most; its level entries come again in each.
+const ROUNDS: usize = 64;
+
+/// Replaces the sets of `queue`. `enter_own` puts what belongs to the kqueue itself into
+/// the fresh own set, and `kick` wakes the threads that sleep in the old one. If there is
+/// no descriptor or memory for it the orphan stays until the next try.
+pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>, kick: impl FnOnce(&Epoll)) {
+    queue.fds.orphaned = false;
+    for set in (1..super::fd::SETS).rev() {
+        if queue.fds.nested(set).is_some() {
+            let _ = renew_nested(queue, set);
+        }
+    }
+    let _ = renew_own(queue, enter_own, kick);
+    timers::expire(queue, Clock::Monotonic);
+    timers::expire(queue, Clock::Realtime);
+    growth::collect(queue);
+    queue.fds.orphaned = false;
+}
+
+fn fresh() -> Result<Epoll> {
+    let _creating = fd::creating();
+    Epoll::new()
+}
+
+fn renew_nested(queue: &mut Queue, set: usize) -> Result<()> {
+    let new = fresh()?;
+    refill(queue, set, &new);
+    discard_first_reports(queue, set, &new);
+    if let Some(old) = queue.fds.take_nested(set) {
+        drain(queue, set, &old);
+    }
+    queue.epoll.add(std::os::fd::AsRawFd::as_raw_fd(&new), crate::sys::epoll::IN, token::SETS + set as u64)?;
+    queue.fds.put_nested(set, new);
+    Ok(())
+}
+
+fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>, kick: impl FnOnce(&Epoll)) -> Result<()> {
+    let new = fresh()?;
+    enter_own(&new)?;
+    queue.timers.enter(&new)?;
+    growth::enter(queue, &new)?;
+    for set in 1..super::fd::SETS {
+        if let Some(nested) = queue.fds.nested(set) {
+            new.add(std::os::fd::AsRawFd::as_raw_fd(nested), crate::sys::epoll::IN, token::SETS + set as u64)?;
+        }
+    }
+    refill(queue, 0, &new);
+    discard_first_reports(queue, 0, &new);
+    let old = queue.epoll.clone();
+    drain(queue, 0, &old);
+    kick(&old);
+    old.replace(new)
+}
+
+/// Enters every descriptor of a set whose file still is the one it had.
+fn refill(queue: &mut Queue, set: usize, new: &Epoll) {
+    let mut gone: Vec<RawFd> = Vec::new();
+    for (number, armed, token) in queue.fds.armed(set) {
+        if super::fd::is_registered(queue, number, set) {
+            let _ = new.add(super::fd::target(queue, number), armed, token);
+        } else {
+            gone.push(number);
+        }
+    }
+    for number in gone {
+        queue.forget(number);
+    }
+}
+
+/// Takes the reports that entering caused. Level entries report again by themselves and
+/// one-shot ones are told here for good; edges wait for the next change.
+fn discard_first_reports(queue: &mut Queue, set: usize, new: &Epoll) {
+    let mut events = Events::new();
+    for _ in 0..ROUNDS {
+        if new.wait(&mut events, BATCH, Patience::None).is_err() {
+            return;
+        }
+        for (token, mask) in events.iter().filter(|(token, _)| token & token::SOURCE == 0) {
+            if super::fd::is_one_shot(queue, token, set) {
+                super::fd::report(queue, token, set, mask);
+            }
+        }
+        if events.len() < BATCH {
+            return;
+        }
+    }
+}
+
+/// Takes everything the old set still has to tell.
+fn drain(queue: &mut Queue, set: usize, old: &Epoll) {
+    let mut events = Events::new();
+    for _ in 0..ROUNDS {
+        if old.wait(&mut events, BATCH, Patience::None).is_err() {
+            return;
+        }
+        for (token, mask) in events.iter().filter(|(token, _)| token & token::SOURCE == 0) {
+            super::fd::report(queue, token, set, mask);
+        }
+        if events.len() < BATCH {
+            return;
+        }
+    }
+}

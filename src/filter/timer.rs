@@ -1,0 +1,178 @@
+//! EVFILT_TIMER (kqueue(2)): periodic, one-shot and calendar timers.
+//!
+//! Deadlines live in [`super::timers`]. A period counts from the last deadline and not
+//! from the last report, so late collection neither drifts nor loses: `data` is how often
+//! the timer has expired since the last report. Disabling hides a timer and does not stop
+//! it: time goes on, and what would have expired is worked out when it is enabled again.
+//! NOTE_ABSTIME asks for calendar time; such a timer expires once, follows changes of the
+//! clock, and stays reported unless EV_CLEAR or EV_ONESHOT say otherwise.
+
+use super::timers::NEVER;
+use super::{Facts, Fate, Filter, Outcome, Queue};
+use crate::abi::{
+    EV_ADD, EV_CLEAR, EV_ONESHOT, Kevent, NOTE_ABSTIME, NOTE_MSECONDS, NOTE_NSECONDS, NOTE_SECONDS, NOTE_USECONDS,
+};
+use crate::errno::{Errno, Result};
+use crate::knote::Slot;
+use crate::sys::clock::Clock;
+
+/// The row of EVFILT_TIMER; `own` is the timer's index.
+pub(crate) struct Timer;
+
+const UNITS: u32 = NOTE_SECONDS | NOTE_MSECONDS | NOTE_USECONDS | NOTE_NSECONDS;
+
+impl Filter for Timer {
+    fn validate(&self, change: &Kevent) -> Result<()> {
+        let units = change.fflags & UNITS;
+        if change.fflags & !(UNITS | NOTE_ABSTIME) != 0 || units.count_ones() > 1 || change.data < 0 {
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+
+    fn attach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        let knote = queue.knotes[slot];
+        let clock = clock_of(knote.fflags);
+        queue.timers.prepare(clock, &queue.epoll.clone())?;
+        let index = queue.timers.new_timer(slot, clock, NEVER, 0);
+        queue.knotes[slot].own = index;
+        restart(queue, slot);
+        Ok(())
+    }
+
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+        if change.flags & EV_ADD != 0 {
+            self.validate(change)?;
+            queue.timers.prepare(clock_of(change.fflags), &queue.epoll.clone())?;
+            let knote = &mut queue.knotes[slot];
+            knote.fflags = change.fflags;
+            knote.data = change.data;
+            // What had expired under the old settings is forgotten.
+            queue.knotes.dequeue(slot);
+            restart(queue, slot);
+        } else {
+            resume(queue, slot);
+        }
+        Ok(0)
+    }
+
+    fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        queue.timers.delete(queue.knotes[slot].own);
+        Ok(())
+    }
+
+    fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
+        let timer = queue.timers.get(queue.knotes[slot].own);
+        timer.reported = timer.expiries(timer.clock.now());
+        if timer.reported == 0 {
+            resume(queue, slot);
+            return Outcome::NotReady;
+        }
+        let data = isize::try_from(timer.reported).unwrap_or(isize::MAX);
+        // Only what is asked for shows in fflags: nothing is, as in FreeBSD.
+        Outcome::Ready(Facts { data, again: timer.period == 0, ..Facts::default() })
+    }
+
+    fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
+        let knote = queue.knotes[slot];
+        let timer = queue.timers.get(knote.own);
+        if timer.period > 0 {
+            timer.deadline = timer.deadline.saturating_add(timer.reported.saturating_mul(timer.period));
+        } else if knote.flags & EV_CLEAR != 0 {
+            timer.deadline = NEVER;
+        }
+        if fate != Fate::Spent {
+            resume(queue, slot);
+        }
+    }
+}
+
+/// Starts the timer from now with what the knote asks for.
+fn restart(queue: &mut Queue, slot: Slot) {
+    let knote = &mut queue.knotes[slot];
+    if knote.fflags & NOTE_ABSTIME == 0 {
+        knote.flags |= EV_CLEAR;
+    }
+    let (index, once) = (knote.own, knote.flags & EV_ONESHOT != 0);
+    let clock = clock_of(knote.fflags);
+    let (deadline, period) = schedule(knote.fflags, knote.data, once, clock.now());
+    queue.timers.stop(index);
+    let timer = queue.timers.get(index);
+    timer.clock = clock;
+    timer.deadline = deadline;
+    timer.period = period;
+    timer.reported = 0;
+    resume(queue, slot);
+}
+
+/// Queues the knote if it is due, and else lets an enabled one run to its deadline. A
+/// disabled one is left out of the heap, so that it wakes nobody.
+fn resume(queue: &mut Queue, slot: Slot) {
+    let knote = queue.knotes[slot];
+    queue.timers.stop(knote.own);
+    if !knote.is_enabled() {
+        return;
+    }
+    let timer = queue.timers.get(knote.own);
+    if timer.expiries(timer.clock.now()) > 0 {
+        queue.knotes.activate(slot);
+    } else {
+        queue.timers.start(knote.own);
+    }
+}
+
+fn clock_of(fflags: u32) -> Clock {
+    if fflags & NOTE_ABSTIME != 0 { Clock::Realtime } else { Clock::Monotonic }
+}
+
+/// (first deadline, period) in ns of what a change asks for, at `now` ns. What no clock
+/// reaches becomes [`NEVER`].
+fn schedule(fflags: u32, data: isize, once: bool, now: u64) -> (u64, u64) {
+    let unit = match fflags & UNITS {
+        NOTE_SECONDS => 1_000_000_000,
+        NOTE_USECONDS => 1_000,
+        NOTE_NSECONDS => 1,
+        _ => 1_000_000,
+    };
+    let data = u64::try_from(data).unwrap_or(0);
+    let reachable = |ns: u64| if ns > i64::MAX.unsigned_abs() { NEVER } else { ns };
+    if fflags & NOTE_ABSTIME != 0 {
+        return (reachable(data.saturating_mul(unit)), 0);
+    }
+    // A period of nothing is one unit; once after nothing is at once.
+    let span = if once { data } else { data.max(1) }.saturating_mul(unit);
+    (reachable(now.saturating_add(span)), if once { 0 } else { span })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_are_the_default_unit() {
+        assert_eq!(schedule(0, 5, false, 7), (5_000_007, 5_000_000));
+        assert_eq!(schedule(NOTE_MSECONDS, 5, false, 7), (5_000_007, 5_000_000));
+        assert_eq!(schedule(NOTE_SECONDS, 5, true, 7), (5_000_000_007, 0));
+        assert_eq!(schedule(NOTE_USECONDS, 5, true, 7), (5_007, 0));
+        assert_eq!(schedule(NOTE_NSECONDS, 5, true, 7), (12, 0));
+    }
+
+    #[test]
+    fn nothing_is_at_once_for_a_oneshot_and_one_unit_for_a_period() {
+        assert_eq!(schedule(0, 0, true, 7), (7, 0));
+        assert_eq!(schedule(0, 0, false, 7), (1_000_007, 1_000_000));
+    }
+
+    #[test]
+    fn what_overflows_never_comes() {
+        assert_eq!(schedule(NOTE_SECONDS, isize::MAX, true, 7).0, NEVER);
+        assert_eq!(schedule(NOTE_SECONDS | NOTE_ABSTIME, isize::MAX, true, 7).0, NEVER);
+        assert_eq!(schedule(NOTE_NSECONDS, isize::MAX, true, 7).0, NEVER);
+    }
+
+    #[test]
+    fn calendar_time_expires_once_at_the_time_itself() {
+        assert_eq!(schedule(NOTE_SECONDS | NOTE_ABSTIME, 3, false, 999), (3_000_000_000, 0));
+        assert_eq!(schedule(NOTE_ABSTIME, 0, false, 999), (0, 0));
+    }
+}

@@ -1,0 +1,132 @@
+//! EVFILT_WRITE (kqueue(2)) on everything epoll serves.
+//!
+//! `data` is the room left: SO_SNDBUF less what is queued, or a pipe's capacity less what
+//! is in it, and at least 1 while epoll says that a write would go through. EV_EOF: the
+//! reader of a pipe has gone, the connection has failed (`fflags` says why), or the
+//! program itself has shut its side down, which TCP tells and AF_UNIX does not. A peer
+//! that shut down its sending is no EV_EOF here.
+
+use super::kind::{self, Kind};
+use super::{Facts, Fate, Filter, Outcome, Queue, descriptor, fd};
+use crate::abi::{Kevent, NOTE_LOWAT};
+use crate::errno::{Errno, Result};
+use crate::knote::Slot;
+use crate::sys::epoll::{ERR, HUP, RDHUP};
+use crate::sys::{file, socket};
+use std::os::fd::RawFd;
+
+/// The row of EVFILT_WRITE.
+pub(crate) struct Write;
+
+impl Filter for Write {
+    fn on_descriptor(&self) -> bool {
+        true
+    }
+
+    fn column(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn validate(&self, _change: &Kevent) -> Result<()> {
+        Ok(())
+    }
+
+    fn attach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        let soft = queue.knotes[slot].fflags & NOTE_LOWAT != 0;
+        fd::attach(queue, slot, soft)
+    }
+
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+        let knote = &mut queue.knotes[slot];
+        knote.fflags = change.fflags;
+        knote.data = change.data;
+        fd::modify(queue, slot, change.fflags & NOTE_LOWAT != 0).map(|()| 0)
+    }
+
+    fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
+        fd::detach(queue, slot)
+    }
+
+    fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
+        let Some(mask) = fd::readiness(queue, slot) else {
+            return fd::unready(queue, slot, false);
+        };
+        let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
+        let ended = match mask & (ERR | HUP) {
+            0 => Ok((false, 0)),
+            _ => ended(queue, slot, number),
+        };
+        let (eof, fflags) = match ended {
+            Ok(ended) => ended,
+            Err(outcome) => return outcome,
+        };
+        match room(queue, number) {
+            Ok(room) => gate(queue, slot, Facts { data: room.data, eof: eof || room.shut, fflags, ..Facts::default() }),
+            Err(Errno::EBADF) => Outcome::Gone,
+            Err(_) => gate(queue, slot, Facts { data: 1, eof, fflags, ..Facts::default() }),
+        }
+    }
+
+    fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
+        fd::settle(queue, slot, fate);
+    }
+}
+
+/// Holds an event back below the low-water mark; the end passes it.
+fn gate(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
+    let knote = queue.knotes[slot];
+    let marked = knote.fflags & NOTE_LOWAT != 0;
+    if marked && !facts.eof && facts.data < knote.data {
+        return fd::unready(queue, slot, true);
+    }
+    Outcome::Ready(Facts { again: fd::keep_or_harden(queue, slot, marked), ..facts })
+}
+
+/// Something ended: (EV_EOF, error) if it concerns writing.
+fn ended(queue: &mut Queue, slot: Slot, number: RawFd) -> core::result::Result<(bool, u32), Outcome> {
+    let kind = queue.fds.kind(number);
+    let mask = fd::full_mask(number);
+    let failed = mask & ERR != 0;
+    match kind {
+        // Nothing can ever be written into this end.
+        Kind::PipeReader => Err(fd::unready(queue, slot, true)),
+        // Not connected yet.
+        kind if kind.connects() && mask & (HUP | RDHUP | ERR) == HUP => Err(fd::unready(queue, slot, true)),
+        kind if kind.is_socket() => {
+            let fflags = if failed { kind::pending_error(number, kind) } else { 0 };
+            Ok((mask & HUP != 0 || failed && kind.connects(), fflags))
+        }
+        _ => Ok((mask & (ERR | HUP) != 0, 0)),
+    }
+}
+
+struct Room {
+    data: isize,
+    /// The program has shut its side down.
+    shut: bool,
+}
+
+/// Bytes that can be written. EBADF: closed.
+fn room(queue: &mut Queue, number: RawFd) -> Result<Room> {
+    let kind = queue.fds.kind(number);
+    let open = |free: usize| Room { data: isize::try_from(free.max(1)).unwrap_or(isize::MAX), shut: false };
+    match kind {
+        Kind::Tcp => {
+            let sending = socket::tcp_sending(number)?;
+            let size = queue.fds.send_buffer(number, sending.queued)?;
+            Ok(Room { shut: sending.ended, ..open(size.saturating_sub(sending.queued)) })
+        }
+        Kind::UnixStream | Kind::Datagram => {
+            let queued = file::unsent_bytes(number)?;
+            let size = queue.fds.send_buffer(number, queued)?;
+            Ok(open(size.saturating_sub(queued)))
+        }
+        Kind::PipeWriter | Kind::PipeBoth => {
+            let inside = file::readable_bytes(number)?;
+            let size = file::pipe_capacity(number)?;
+            Ok(open(size.saturating_sub(inside)))
+        }
+        _ if crate::sys::fd::is_open(number) => Ok(open(1)),
+        _ => Err(Errno::EBADF),
+    }
+}

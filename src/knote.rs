@@ -1,0 +1,277 @@
+//! Knotes: one registration each, and the slab and ready list that hold them.
+//!
+//! What the program asked for (saved `fflags` and `data`, flags, udata) is kept apart
+//! from what will be reported, which the filter works out when an event is handed out.
+//! Knotes live in a slab and are named by slot; what outlives a lock (a token in
+//! another thread's hands, a late notice) carries the slot's generation as well, so that
+//! a stale one meets a newer generation and is dropped. No pointers, no deferred frees.
+
+use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT};
+
+/// No slot.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// A slot of the slab.
+pub(crate) type Slot = u32;
+
+/// The flags of a change that a knote keeps and shows in its events.
+pub(crate) const STORED_FLAGS: u16 = EV_ONESHOT | EV_CLEAR | EV_DISPATCH;
+
+/// State bits of a knote.
+///
+/// | bit | meaning | set by | cleared by |
+/// | --- | --- | --- | --- |
+/// | `ENABLED` | may be handed out | EV_ADD, EV_ENABLE | EV_DISABLE, EV_DISPATCH's delivery |
+/// | `QUEUED` | is on the ready list | `activate` | hand-out, disabling, deletion |
+/// | `FORCED` | is due even if its condition does not hold | EV_FORCEONESHOT | deletion |
+/// | `LIVE` | the slot holds a knote | `insert` | `remove` |
+pub(crate) mod state {
+    pub(crate) const ENABLED: u8 = 1;
+    pub(crate) const QUEUED: u8 = 2;
+    pub(crate) const FORCED: u8 = 4;
+    pub(crate) const LIVE: u8 = 8;
+}
+
+/// One registration, keyed by (ident, filter) in its kqueue. 64 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Knote {
+    pub(crate) ident: usize,
+    pub(crate) udata: usize,
+    /// The `data` last asked for.
+    pub(crate) data: isize,
+    /// The `fflags` last asked for.
+    pub(crate) fflags: u32,
+    /// EV_ONESHOT, EV_CLEAR, EV_DISPATCH as of the first EV_ADD, and what the filter added.
+    pub(crate) flags: u16,
+    pub(crate) filter: i16,
+    /// The row of operations that serves this knote.
+    pub(crate) row: u8,
+    pub(crate) state: u8,
+    /// The ready mask epoll told of last (its low 16 bits), for knotes on descriptors.
+    pub(crate) hint: u16,
+    /// The scan in which `hint` was told; an older one must be asked for again.
+    pub(crate) hinted: u32,
+    /// The scan in which the knote was last handed out: at most once in each.
+    pub(crate) seen: u32,
+    /// Whatever the filter keeps here (an index into its own table, or bits).
+    pub(crate) own: u32,
+    next: Slot,
+    prev: Slot,
+    generation: u32,
+}
+
+impl Knote {
+    pub(crate) fn new(ident: usize, filter: i16, row: u8) -> Knote {
+        Knote {
+            ident,
+            udata: 0,
+            data: 0,
+            fflags: 0,
+            flags: 0,
+            filter,
+            row,
+            state: state::ENABLED,
+            hint: 0,
+            hinted: 0,
+            seen: 0,
+            own: 0,
+            next: NONE,
+            prev: NONE,
+            generation: 0,
+        }
+    }
+
+    pub(crate) fn has(&self, bit: u8) -> bool {
+        self.state & bit != 0
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.has(state::ENABLED)
+    }
+
+    /// Whether an event stays reported until its condition ends.
+    pub(crate) fn is_level(&self) -> bool {
+        self.flags & STORED_FLAGS == 0
+    }
+}
+
+/// The knotes of one kqueue, and the list of those that are ready, oldest first.
+///
+/// The list runs through the knotes themselves, so that queueing allocates nothing and
+/// taking one out of the middle is constant work.
+#[derive(Default)]
+pub(crate) struct Knotes {
+    slots: Vec<Knote>,
+    free: Vec<Slot>,
+    first: Option<Slot>,
+    last: Option<Slot>,
+    ready: usize,
+}
+
+impl core::ops::Index<Slot> for Knotes {
+    type Output = Knote;
+    fn index(&self, slot: Slot) -> &Knote {
+        &self.slots[slot as usize]
+    }
+}
+
+impl core::ops::IndexMut<Slot> for Knotes {
+    fn index_mut(&mut self, slot: Slot) -> &mut Knote {
+        &mut self.slots[slot as usize]
+    }
+}
+
+impl Knotes {
+    pub(crate) fn insert(&mut self, mut knote: Knote) -> Slot {
+        knote.state |= state::LIVE;
+        if let Some(slot) = self.free.pop() {
+            knote.generation = self[slot].generation;
+            self[slot] = knote;
+            return slot;
+        }
+        self.slots.push(knote);
+        Slot::try_from(self.slots.len() - 1).expect("fewer knotes than 2^32: they are 64 bytes each")
+    }
+
+    /// Frees a slot; names of it with a generation become stale.
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        self.dequeue(slot);
+        self[slot].state = 0;
+        self[slot].generation = self[slot].generation.wrapping_add(1);
+        self.free.push(slot);
+    }
+
+    /// A name for `slot` that a later knote in the same slot does not answer to.
+    pub(crate) fn name(&self, slot: Slot) -> u64 {
+        u64::from(slot) | u64::from(self[slot].generation) << 32
+    }
+
+    /// The slot of a name, if its knote still exists.
+    pub(crate) fn resolve(&self, name: u64) -> Option<Slot> {
+        let (slot, generation) = (name as u32, (name >> 32) as u32);
+        let knote = self.slots.get(slot as usize)?;
+        (knote.has(state::LIVE) && knote.generation == generation).then_some(slot)
+    }
+
+    /// How many knotes are on the ready list.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready
+    }
+
+    /// Queues an enabled knote at the tail, unless it is queued already.
+    pub(crate) fn activate(&mut self, slot: Slot) {
+        let last = self.last;
+        let knote = &mut self[slot];
+        if !knote.is_enabled() || knote.has(state::QUEUED) {
+            return;
+        }
+        knote.state |= state::QUEUED;
+        knote.next = NONE;
+        knote.prev = last.unwrap_or(NONE);
+        match last {
+            Some(last) => self[last].next = slot,
+            None => self.first = Some(slot),
+        }
+        self.last = Some(slot);
+        self.ready += 1;
+    }
+
+    /// Takes a knote off the ready list, if it is on it.
+    pub(crate) fn dequeue(&mut self, slot: Slot) {
+        let knote = &mut self[slot];
+        if !knote.has(state::QUEUED) {
+            return;
+        }
+        knote.state &= !state::QUEUED;
+        let (next, prev) = (knote.next, knote.prev);
+        match prev {
+            NONE => self.first = (next != NONE).then_some(next),
+            prev => self[prev].next = next,
+        }
+        match next {
+            NONE => self.last = (prev != NONE).then_some(prev),
+            next => self[next].prev = prev,
+        }
+        self.ready -= 1;
+    }
+
+    /// The oldest ready knote.
+    pub(crate) fn front(&self) -> Option<Slot> {
+        self.first
+    }
+
+    /// The ready knote after `slot`, which must be queued.
+    pub(crate) fn after(&self, slot: Slot) -> Option<Slot> {
+        let next = self[slot].next;
+        (next != NONE).then_some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three() -> (Knotes, [Slot; 3]) {
+        let mut knotes = Knotes::default();
+        let slots = [1, 2, 3].map(|ident| knotes.insert(Knote::new(ident, -11, 0)));
+        slots.iter().for_each(|&slot| knotes.activate(slot));
+        (knotes, slots)
+    }
+
+    fn order(knotes: &Knotes) -> Vec<usize> {
+        let mut idents = Vec::new();
+        let mut at = knotes.front();
+        while let Some(slot) = at {
+            idents.push(knotes[slot].ident);
+            at = knotes.after(slot);
+        }
+        assert_eq!(idents.len(), knotes.ready());
+        idents
+    }
+
+    #[test]
+    fn ready_knotes_come_in_the_order_they_were_activated() {
+        let (mut knotes, slots) = three();
+        knotes.activate(slots[0]);
+        assert_eq!(order(&knotes), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_knote_can_leave_the_list_at_either_end_and_in_the_middle() {
+        for (gone, left) in [(0, [2, 3]), (1, [1, 3]), (2, [1, 2])] {
+            let (mut knotes, slots) = three();
+            knotes.dequeue(slots[gone]);
+            knotes.dequeue(slots[gone]);
+            assert_eq!(order(&knotes), left);
+            knotes.activate(slots[gone]);
+            assert_eq!(order(&knotes).last(), Some(&(gone + 1)));
+        }
+    }
+
+    #[test]
+    fn a_disabled_knote_is_not_queued() {
+        let (mut knotes, slots) = three();
+        knotes.dequeue(slots[1]);
+        knotes[slots[1]].state &= !state::ENABLED;
+        knotes.activate(slots[1]);
+        assert_eq!(order(&knotes), [1, 3]);
+    }
+
+    #[test]
+    fn the_name_of_a_removed_knote_resolves_to_nothing() {
+        let (mut knotes, slots) = three();
+        let name = knotes.name(slots[1]);
+        assert_eq!(knotes.resolve(name), Some(slots[1]));
+        knotes.remove(slots[1]);
+        assert_eq!(knotes.resolve(name), None);
+        let again = knotes.insert(Knote::new(4, -11, 0));
+        assert_eq!(again, slots[1]);
+        assert_eq!(knotes.resolve(name), None);
+        assert_eq!(order(&knotes), [1, 3]);
+    }
+
+    #[test]
+    fn a_knote_takes_no_more_than_a_cache_line() {
+        assert!(size_of::<Knote>() <= 64, "{}", size_of::<Knote>());
+    }
+}

@@ -1,0 +1,318 @@
+//! The kqueue object: its descriptors, its state, its life.
+//!
+//! * **U**, the descriptor the program holds: the read end of a pipe.
+//! * **L**, the held write end. It stands in E, where its POLLERR wakes every sleeper once
+//!   the last copy of U is closed; and it has the kernel signal the monitor of that.
+//! * **E**, the epoll that all knotes on descriptors, the timerfds and L stand in.
+//!
+//! One lock a kqueue, never held over a sleep. Lock order: an outer kqueue, an inner one
+//! that it watches, the process's file hub; the monitor's list; the table's locks last,
+//! with none taken inside. State is freed by whoever drops the last reference: the table
+//! holds one for each number, `live` one, and every call inside one.
+
+mod change;
+mod monitor;
+mod readable;
+mod table;
+mod wait;
+
+use crate::abi::Kevent;
+use crate::debug;
+use crate::errno::{Errno, Result};
+use crate::filter::{Inner, Queue, token};
+use crate::sys::epoll::{self, Epoll, Patience};
+use crate::sys::fd::{self, UserEnd};
+use crate::sys::file;
+use crate::sys::fork::{self, PerProcess};
+use crate::sys::memory::{Input, Output};
+use crate::sys::pipe::{self, Held};
+use core::sync::atomic::{AtomicBool, Ordering};
+use monitor::Monitor;
+use parking_lot::{Mutex, MutexGuard};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use table::Table;
+
+/// Everything the library keeps for a process.
+#[derive(Default)]
+struct Process {
+    table: Table<Kqueue>,
+    monitor: Monitor,
+}
+
+static PROCESS: PerProcess<Process> = PerProcess::new();
+
+fn process() -> &'static Process {
+    PROCESS.get()
+}
+
+/// One kqueue.
+pub(crate) struct Kqueue {
+    /// parking_lot's lock: it is never reached from a fork handler or from exit, and hands
+    /// over fairly between threads that share the kqueue.
+    state: Mutex<State>,
+    epoll: Arc<Epoll>,
+    held: Held,
+    /// Closed by the program; nothing is delivered any more.
+    closed: AtomicBool,
+    /// It is known under more numbers than one, so that each use of a number is checked.
+    aliased: AtomicBool,
+    numbers: std::sync::Mutex<Vec<(RawFd, UserEnd)>>,
+    monitor: Arc<monitor::Post>,
+    generation: u32,
+}
+
+/// What the lock guards.
+struct State {
+    queue: Queue,
+    /// Threads asleep in the epoll.
+    sleepers: u32,
+    /// Kqueues that watch this one.
+    watchers: i32,
+    /// A wake-up is in the epoll that no thread has taken yet.
+    wake_posted: bool,
+    /// The wake-up's entry stands in the epoll.
+    wake_entered: bool,
+    readable: readable::Readable,
+}
+
+type Locked<'a> = MutexGuard<'a, State>;
+
+/// Makes a kqueue and answers its number. EMFILE, ENFILE, ENOMEM.
+pub(crate) fn create() -> Result<RawFd> {
+    debug::init();
+    fork::install()?;
+    match try_create() {
+        Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
+            // What closed kqueues still hold may be what is missing.
+            reap();
+            try_create()
+        }
+        other => other,
+    }
+}
+
+fn try_create() -> Result<RawFd> {
+    let process = process();
+    let post = process.monitor.ensure()?;
+    let (user, kqueue) = {
+        let _creating = fd::creating();
+        let (user, held) = pipe::sentinel()?;
+        let epoll = Arc::new(Epoll::new()?);
+        let note = UserEnd::new(user.as_raw_fd(), held.inode())?;
+        let number = user.as_raw_fd();
+        let kqueue = Kqueue {
+            state: Mutex::new(State::new(epoll.clone())),
+            epoll,
+            held,
+            closed: AtomicBool::new(false),
+            aliased: AtomicBool::new(false),
+            numbers: std::sync::Mutex::new(vec![(number, note)]),
+            monitor: post.clone(),
+            generation: fd::generation(),
+        };
+        (user, Arc::new(kqueue))
+    };
+    kqueue.held.notify(post.tid(), post.signal())?;
+    kqueue.epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL)?;
+    post.watch(&kqueue.epoll, kqueue.held.as_raw_fd())?;
+    let number = pipe::hand_over(user);
+    process.table.note(kqueue.held.as_raw_fd(), kqueue.clone());
+    if let Some(evicted) = process.table.enter(number, kqueue)? {
+        // Its number was free, so this one was closed and the monitor is yet to hear of it,
+        // or it lives on under another number.
+        evicted.numbers().retain(|(own, _)| *own != number);
+        evicted.end_if_closed();
+    }
+    Ok(number)
+}
+
+/// Ends every kqueue that the program has closed.
+fn reap() {
+    let all = process().table.all();
+    let held: Vec<RawFd> = all.iter().map(|&(held, _)| held).collect();
+    for index in fd::hung_up(&held) {
+        if let Some((_, kqueue)) = all.get(index) {
+            kqueue.end();
+        }
+    }
+}
+
+/// Returns once every kqueue whose descriptor is closed has been freed.
+pub(crate) fn drain_pending_close() {
+    reap();
+    process().table.wait_freed();
+}
+
+/// The kqueue that `number` names. EBADF.
+fn find(number: RawFd) -> Result<Arc<Kqueue>> {
+    let found = process().table.find(number);
+    match found {
+        Some(kqueue) if !kqueue.aliased.load(Ordering::Relaxed) => Ok(kqueue),
+        Some(kqueue) if file::inode(number) == Ok(kqueue.held.inode()) => Ok(kqueue),
+        Some(kqueue) => {
+            process().table.leave(number, &kqueue);
+            kqueue.numbers().retain(|(own, _)| *own != number);
+            adopt(number)
+        }
+        None => adopt(number),
+    }
+}
+
+/// Recognises a copy of a kqueue's descriptor by the pipe behind it. EBADF.
+fn adopt(number: RawFd) -> Result<Arc<Kqueue>> {
+    let inode = file::inode(number)?;
+    let all = process().table.all();
+    let (_, kqueue) = all.into_iter().find(|(_, kqueue)| kqueue.held.inode() == inode).ok_or(Errno::EBADF)?;
+    if file::sort(number)? != file::Sort::Fifo {
+        return Err(Errno::EBADF);
+    }
+    kqueue.aliased.store(true, Ordering::Relaxed);
+    let note = {
+        let _creating = fd::creating();
+        UserEnd::new(number, inode)?
+    };
+    kqueue.numbers().push((number, note));
+    if let Some(evicted) = process().table.enter(number, kqueue.clone())? {
+        evicted.numbers().retain(|(own, _)| *own != number);
+        evicted.end_if_closed();
+    }
+    Ok(kqueue)
+}
+
+/// The kqueue behind a number that a change names, for kqueues that watch kqueues.
+fn find_inner(number: RawFd) -> Option<Arc<dyn Inner>> {
+    let kqueue = process().table.find(number)?;
+    (file::inode(number) == Ok(kqueue.held.inode())).then_some(kqueue as Arc<dyn Inner>)
+}
+
+/// kevent(2): applies the changes, then collects events. `timeout` is read when it is
+/// needed. EBADF, EFAULT, EINTR, EINVAL, and what a change is refused with.
+pub(crate) fn kevent(
+    number: RawFd,
+    changes: Input<Kevent>,
+    events: &mut Output<Kevent>,
+    timeout: impl FnOnce() -> Result<Patience>,
+) -> Result<usize> {
+    let kqueue = find(number)?;
+    let mut state = kqueue.state.lock();
+    if kqueue.closed.load(Ordering::Relaxed) {
+        return Err(Errno::EBADF);
+    }
+    if changes.len() > 0 {
+        let applied = change::apply_all(&mut state, changes, events);
+        if applied != Ok(change::Next::Collect) || events.len() > 0 || events.room() == 0 {
+            kqueue.leave(state, number, readable::Call::Change);
+            return applied.map(|_| events.len());
+        }
+    } else if events.room() == 0 {
+        return Ok(0);
+    }
+    match timeout() {
+        Ok(patience) => wait::collect(&kqueue, state, number, events, patience),
+        Err(errno) => {
+            kqueue.leave(state, number, readable::Call::Change);
+            Err(errno)
+        }
+    }
+}
+
+impl State {
+    fn new(epoll: Arc<Epoll>) -> State {
+        State {
+            queue: Queue::new(epoll, find_inner),
+            sleepers: 0,
+            watchers: 0,
+            wake_posted: false,
+            wake_entered: false,
+            readable: readable::Readable::new(),
+        }
+    }
+}
+
+impl Kqueue {
+    fn numbers(&self) -> std::sync::MutexGuard<'_, Vec<(RawFd, UserEnd)>> {
+        self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Ends a kqueue the program has closed: its numbers name nothing any more, its sleepers
+    /// leave, and the last reference frees it.
+    fn end(self: &Arc<Self>) {
+        let table = &process().table;
+        if !table.retire(self.held.as_raw_fd(), self) {
+            return;
+        }
+        self.closed.store(true, Ordering::Release);
+        for (number, _) in core::mem::take(&mut *self.numbers()) {
+            table.leave(number, self);
+        }
+    }
+
+    fn end_if_closed(self: &Arc<Self>) {
+        if self.held.is_hung_up() {
+            self.end();
+        }
+    }
+
+    /// Wakes a thread asleep in the epoll, and whoever watches it.
+    fn wake(&self, state: &mut State) {
+        if state.wake_posted {
+            return;
+        }
+        let (ready, ask) = (self.monitor.always_ready(), epoll::IN | epoll::ET);
+        let woken = if state.wake_entered {
+            self.epoll.modify(ready, ask, token::WAKE)
+        } else {
+            self.epoll.add(ready, ask, token::WAKE)
+        };
+        state.wake_entered |= woken.is_ok();
+        state.wake_posted = woken.is_ok();
+    }
+
+    /// The end of every call: timers are armed, work that is left is passed on to whoever
+    /// sleeps or watches, and the descriptor shows whether events are pending.
+    fn leave(self: &Arc<Self>, mut state: Locked<'_>, number: RawFd, call: readable::Call) {
+        state.queue.timers.arm();
+        if state.queue.knotes.ready() > 0 && (state.sleepers > 0 || state.watchers > 0) {
+            self.wake(&mut state);
+        }
+        readable::leave(self, &mut state, number, call);
+    }
+}
+
+impl Inner for Kqueue {
+    fn epoll(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+
+    fn pending(self: Arc<Self>) -> usize {
+        if self.closed.load(Ordering::Relaxed) || self.held.is_hung_up() {
+            return 0;
+        }
+        let mut state = self.state.lock();
+        wait::look(&self, &mut state);
+        let pending = state.queue.knotes.ready();
+        state.queue.timers.arm();
+        if pending > 0 {
+            self.wake(&mut state);
+        }
+        pending
+    }
+
+    fn watched(&self, by: i32) {
+        let mut state = self.state.lock();
+        state.watchers += by;
+        if by > 0 && state.queue.knotes.ready() > 0 {
+            self.wake(&mut state);
+        }
+    }
+}
+
+impl Drop for Kqueue {
+    fn drop(&mut self) {
+        // One that was never entered, or that a forked child inherited, is not counted.
+        if self.generation == fd::generation() && self.closed.load(Ordering::Relaxed) {
+            process().table.freed();
+        }
+    }
+}

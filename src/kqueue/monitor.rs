@@ -1,0 +1,199 @@
+//! The one thread of the library: it hears of closed kqueues and watches those that are
+//! polled.
+//!
+//! It is started with the first kqueue of a process, with every signal blocked, and then
+//! sleeps in an epoll of its own that holds: a signalfd for the realtime signal that the
+//! held ends send it (and for SIGIO, which the kernel sends instead when the realtime queue
+//! is full), a timerfd for its ticks, and every kqueue that is armed. A signal is a hint:
+//! what counts is POLLERR at the held end. With no kqueue left it sleeps for good; it is
+//! never joined, and exit does not know it.
+
+use super::{Kqueue, process, readable};
+use crate::errno::{Errno, Result};
+use crate::sys::clock::Clock;
+use crate::sys::epoll::{self, BATCH, Epoll, Events, Patience};
+use crate::sys::eventfd::AlwaysReady;
+use crate::sys::signal::{self, SignalFd};
+use crate::sys::timerfd::TimerFd;
+use crate::sys::{fd, thread};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// The monitor of a process, started when it is first needed.
+#[derive(Default)]
+pub(super) struct Monitor {
+    post: Mutex<Option<Arc<Post>>>,
+}
+
+/// Where the monitor is reached.
+pub(super) struct Post {
+    tid: i32,
+    signal: i32,
+    epoll: Epoll,
+    always_ready: AlwaysReady,
+    clock: TimerFd,
+    ticks: Mutex<Ticks>,
+}
+
+/// Kqueues to tick for, and when.
+#[derive(Default)]
+struct Ticks {
+    due: Vec<(u64, Weak<Kqueue>)>,
+    /// What the timerfd is armed for, ns.
+    armed: Option<u64>,
+}
+
+const SIGNALS: u64 = u64::MAX;
+const TICKS: u64 = u64::MAX - 1;
+
+fn token(held: RawFd) -> u64 {
+    u64::from(held.unsigned_abs())
+}
+
+impl Monitor {
+    /// The running monitor. EMFILE, ENFILE, ENOMEM: it could not be started; the next call
+    /// tries again.
+    pub(super) fn ensure(&self) -> Result<Arc<Post>> {
+        let mut post = self.post.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(post) = post.as_ref() {
+            return Ok(post.clone());
+        }
+        let started = start()?;
+        *post = Some(started.clone());
+        Ok(started)
+    }
+}
+
+/// Starts the thread and waits until it can be signalled.
+fn start() -> Result<Arc<Post>> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let signal = signal::spare_realtime();
+    thread::spawn("kqueue-monitor", move || run(signal, sender))?;
+    receiver.recv().unwrap_or(Err(Errno::ENOMEM))
+}
+
+/// The thread. The signalfd is made here: it tells of the signals of the thread that made it.
+fn run(signal: i32, sender: SyncSender<Result<Arc<Post>>>) {
+    let made = SignalFd::new_locked(&[signal, libc::SIGIO]).and_then(|signals| Ok((Post::new(signal, &signals)?, signals)));
+    let (post, signals) = match made {
+        Ok((post, signals)) => (Arc::new(post), signals),
+        Err(errno) => {
+            let _ = sender.send(Err(errno));
+            return;
+        }
+    };
+    let _ = sender.send(Ok(post.clone()));
+    drop(sender);
+    let mut events = Events::new();
+    loop {
+        match post.epoll.wait(&mut events, BATCH, Patience::Forever) {
+            Ok(()) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+        for (token, _) in events.iter() {
+            match token {
+                SIGNALS => post.take_signals(&signals),
+                TICKS => post.take_ticks(),
+                held => armed(held),
+            }
+        }
+    }
+}
+
+/// An armed kqueue's epoll has become ready.
+fn armed(held: u64) {
+    let kqueue = RawFd::try_from(held).ok().and_then(|held| process().table.by_held(held));
+    if let Some(kqueue) = kqueue {
+        readable::epoll_ready(&kqueue);
+    }
+}
+
+impl Post {
+    fn new(signal: i32, signals: &SignalFd) -> Result<Post> {
+        let clock = TimerFd::new(Clock::Monotonic)?;
+        let _creating = fd::creating();
+        let epoll = Epoll::new()?;
+        epoll.add(signals.as_raw_fd(), epoll::IN, SIGNALS)?;
+        epoll.add(clock.as_raw_fd(), epoll::IN | epoll::ET, TICKS)?;
+        let always_ready = AlwaysReady::new()?;
+        Ok(Post { tid: thread::tid(), signal, epoll, always_ready, clock, ticks: Mutex::default() })
+    }
+
+    /// The thread to signal, and with what.
+    pub(super) fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    pub(super) fn signal(&self) -> i32 {
+        self.signal
+    }
+
+    /// The descriptor whose entry in a kqueue's epoll wakes its sleepers.
+    pub(super) fn always_ready(&self) -> RawFd {
+        self.always_ready.as_raw_fd()
+    }
+
+    /// Begins to watch a kqueue's epoll, once.
+    pub(super) fn watch(&self, of: &Epoll, held: RawFd) -> Result<()> {
+        self.epoll.add(of.as_raw_fd(), epoll::IN | epoll::ONESHOT, token(held))
+    }
+
+    /// Watches for its next readiness.
+    pub(super) fn arm(&self, of: &Epoll, held: RawFd) {
+        let mask = epoll::IN | epoll::ONESHOT;
+        if self.epoll.modify(of.as_raw_fd(), mask, token(held)).is_err() {
+            let _ = self.epoll.add(of.as_raw_fd(), mask, token(held));
+        }
+    }
+
+    /// Watches no more until it is armed.
+    pub(super) fn ignore(&self, of: &Epoll, held: RawFd) {
+        let _ = self.epoll.modify(of.as_raw_fd(), epoll::ONESHOT | epoll::ET, token(held));
+    }
+
+    fn take_signals(&self, signals: &SignalFd) {
+        while let Some((number, held)) = signals.take() {
+            if number == self.signal {
+                if let Some(kqueue) = process().table.by_held(held) {
+                    kqueue.end_if_closed();
+                }
+            } else {
+                // The realtime queue was full: something was lost.
+                super::reap();
+            }
+        }
+    }
+
+    /// Ticks for `kqueue` after `span` ns.
+    pub(super) fn tick(&self, kqueue: Weak<Kqueue>, span: u64) {
+        let due = Clock::Monotonic.now().saturating_add(span);
+        let mut ticks = self.ticks.lock().unwrap_or_else(PoisonError::into_inner);
+        ticks.due.push((due, kqueue));
+        self.arm_clock(&mut ticks);
+    }
+
+    fn arm_clock(&self, ticks: &mut Ticks) {
+        let Some(earliest) = ticks.due.iter().map(|&(due, _)| due).min() else { return };
+        if ticks.armed.is_none_or(|armed| armed > earliest) && self.clock.arm(earliest).is_ok() {
+            ticks.armed = Some(earliest);
+        }
+    }
+
+    fn take_ticks(&self) {
+        let now = Clock::Monotonic.now();
+        let due: Vec<Weak<Kqueue>> = {
+            let mut ticks = self.ticks.lock().unwrap_or_else(PoisonError::into_inner);
+            ticks.armed = None;
+            ticks.due.extract_if(.., |(due, _)| *due <= now).map(|(_, kqueue)| kqueue).collect()
+        };
+        for weak in due {
+            // The list's lock is not held: a kqueue's lock comes before it.
+            let span = weak.upgrade().and_then(|kqueue| readable::tick(&kqueue));
+            if let Some(span) = span {
+                self.tick(weak, span);
+            }
+        }
+        self.arm_clock(&mut self.ticks.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}

@@ -1,0 +1,191 @@
+//! The descriptor as poll(2) sees it: readable exactly while events are pending.
+//!
+//! E is what becomes ready, U is what is polled. For kernel events the monitor has E in
+//! its own epoll, one-shot; when E becomes ready it looks under the lock and puts a byte
+//! into the pipe.
+//!
+//! | state | byte in the pipe | the monitor watches E | when |
+//! | --- | --- | --- | --- |
+//! | `Armed` | no | yes | nothing was pending and the program may poll |
+//! | `Fired` | yes | no | something is pending |
+//! | `Off` | no | no | a thread waits in kevent(), or just has: what comes is its |
+//!
+//! Arming whenever a call leaves would wake the monitor for every event that arrives
+//! while a busy program works. A call that finds nothing without waiting arms at once:
+//! that program polls. One that waited leaves the kqueue `Off` and *left*: the monitor
+//! arms it when it stays away for longer than a tick, which grows while it keeps coming
+//! back. All changes are made under the kqueue's lock.
+
+use super::{Kqueue, State, wait};
+use crate::sys::fd;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+/// The three states.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mark {
+    Armed,
+    Fired,
+    Off,
+}
+
+/// What a call was like, for what it says about the program's habits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Call {
+    /// It only made changes.
+    Change,
+    /// It collected without waiting.
+    Poll,
+    /// It collected without waiting, and there was nothing.
+    FoundNothing,
+    /// It was willing to wait.
+    Wait,
+    /// It collected, and events may be pending still; true: it was willing to wait.
+    StillPending(bool),
+}
+
+impl From<Call> for bool {
+    fn from(call: Call) -> bool {
+        matches!(call, Call::Wait | Call::StillPending(true))
+    }
+}
+
+/// The shortest and the longest tick, ns.
+const TICK: u64 = 2_000_000;
+const LONGEST_TICK: u64 = 50_000_000;
+
+/// How a kqueue stands with its pollers.
+pub(super) struct Readable {
+    pub(super) mark: Mark,
+    /// Counts the calls that left it `Off`.
+    leaves: u32,
+    /// `leaves` at the last tick.
+    ticked: u32,
+    /// The monitor ticks for it.
+    ticking: bool,
+    /// How long it may stay away, ns.
+    tick: u64,
+}
+
+impl Readable {
+    pub(super) fn new() -> Readable {
+        Readable { mark: Mark::Armed, leaves: 0, ticked: 0, ticking: false, tick: TICK }
+    }
+}
+
+/// A thread is about to sleep: no byte may stand in the pipe, and what comes is its own.
+pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) {
+    match state.readable.mark {
+        Mark::Off => return,
+        Mark::Fired => unmark(kqueue, number),
+        Mark::Armed => kqueue.monitor.ignore(&kqueue.epoll, kqueue.held.as_raw_fd()),
+    }
+    state.readable.mark = Mark::Off;
+}
+
+fn unmark(kqueue: &Kqueue, number: RawFd) {
+    // If that number has become another file, the pipe is closed or will be looked at
+    // through another of its numbers.
+    let _ = kqueue.held.unmark(number);
+}
+
+fn fire(kqueue: &Kqueue, state: &mut State) {
+    kqueue.held.mark();
+    state.readable.mark = Mark::Fired;
+}
+
+/// Has the monitor watch, or shows at once what is pending already.
+fn arm(kqueue: &Kqueue, state: &mut State) {
+    if state.queue.knotes.ready() > 0 {
+        fire(kqueue, state);
+    } else {
+        kqueue.monitor.arm(&kqueue.epoll, kqueue.held.as_raw_fd());
+        state.readable.mark = Mark::Armed;
+    }
+}
+
+/// A call is over.
+pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Call) {
+    if state.sleepers > 0 {
+        return;
+    }
+    let ready = state.queue.knotes.ready() > 0;
+    match (state.readable.mark, call) {
+        (Mark::Armed, _) if ready => fire(kqueue, state),
+        (Mark::Armed, _) => {}
+        // Only an exact look tells whether a change took away the last pending event.
+        (Mark::Fired, Call::Change) if !ready => clear_if_empty(kqueue, state, number),
+        (Mark::Fired, Call::Change | Call::StillPending(_)) => {}
+        (Mark::Fired, _) if ready => {}
+        (Mark::Fired, Call::Wait) => {
+            unmark(kqueue, number);
+            state.readable.mark = Mark::Off;
+            left(kqueue, state);
+        }
+        (Mark::Fired, Call::Poll | Call::FoundNothing) => {
+            unmark(kqueue, number);
+            state.readable.tick = TICK;
+            arm(kqueue, state);
+        }
+        (Mark::Off, Call::FoundNothing) => arm(kqueue, state),
+        (Mark::Off, _) => left(kqueue, state),
+    }
+}
+
+fn clear_if_empty(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd) {
+    if fd::poll_now(kqueue.epoll.as_raw_fd(), libc::POLLIN) != 0 {
+        wait::look(kqueue, state);
+        if state.queue.knotes.ready() > 0 {
+            return;
+        }
+    }
+    unmark(kqueue, number);
+    arm(kqueue, state);
+}
+
+/// The program has gone away with the kqueue `Off`: the monitor keeps an eye on that.
+fn left(kqueue: &Arc<Kqueue>, state: &mut State) {
+    state.readable.leaves = state.readable.leaves.wrapping_add(1);
+    if !state.readable.ticking {
+        state.readable.ticking = true;
+        state.readable.ticked = state.readable.leaves.wrapping_sub(1);
+        kqueue.monitor.tick(Arc::downgrade(kqueue), state.readable.tick);
+    }
+}
+
+/// The monitor's tick. The value is the next tick's length, ns; `None`: no more ticks.
+pub(super) fn tick(kqueue: &Arc<Kqueue>) -> Option<u64> {
+    let mut state = kqueue.state.lock();
+    let state = &mut *state;
+    let came_back = state.readable.leaves != state.readable.ticked;
+    state.readable.ticked = state.readable.leaves;
+    if came_back {
+        state.readable.tick = (state.readable.tick * 2).min(LONGEST_TICK);
+        return Some(state.readable.tick);
+    }
+    state.readable.ticking = false;
+    if state.sleepers == 0 && state.readable.mark == Mark::Off {
+        arm(kqueue, state);
+    }
+    None
+}
+
+/// The monitor was told that E is ready: shows it if events are pending, and goes on
+/// watching if not.
+pub(super) fn epoll_ready(kqueue: &Arc<Kqueue>) {
+    let mut state = kqueue.state.lock();
+    let state = &mut *state;
+    if state.readable.mark != Mark::Armed {
+        return;
+    }
+    wait::look(kqueue, state);
+    state.queue.timers.arm();
+    arm(kqueue, state);
+}
+
+/// E was replaced by a new epoll under the same number: the monitor gets to know it.
+pub(super) fn after_rebuild(kqueue: &Kqueue, state: &mut State) {
+    if state.readable.mark == Mark::Armed {
+        kqueue.monitor.arm(&kqueue.epoll, kqueue.held.as_raw_fd());
+    }
+}

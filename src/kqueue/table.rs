@@ -1,0 +1,176 @@
+//! Which number names which kqueue.
+//!
+//! Finding a kqueue and taking a reference is one operation under the lock of the
+//! number's own slot, on a cache line of its own, so that calls on different kqueues never
+//! meet. Slots of the numbers programs have stand in leaves that only grow; numbers from
+//! 65,536 on share a map. Beside it, `live` holds every kqueue by its held end, whose number cannot be reused before the library itself closes
+//! it: that is the name by which late notices find the right one or none.
+
+use crate::errno::{Errno, Result};
+use once_cell::race::OnceBox;
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// std's lock: its whole state is one word, and it never reaches beyond its slot.
+#[repr(align(64))]
+struct Slot<T>(Mutex<Option<Arc<T>>>);
+
+const LEAF: usize = 64;
+const LEAVES: usize = 1024;
+
+type Leaf<T> = [Slot<T>; LEAF];
+
+/// The table of a process.
+pub(crate) struct Table<T> {
+    leaves: [OnceBox<Leaf<T>>; LEAVES],
+    high: Mutex<HashMap<RawFd, Arc<T>>>,
+    live: Mutex<HashMap<RawFd, Arc<T>>>,
+    /// Kqueues that are closed and not yet freed.
+    closing: Mutex<usize>,
+    all_freed: Condvar,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Table<T> {
+        Table {
+            leaves: [const { OnceBox::new() }; LEAVES],
+            high: Mutex::default(),
+            live: Mutex::default(),
+            closing: Mutex::new(0),
+            all_freed: Condvar::new(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T> Table<T> {
+    /// The slot of a number below the high ones, if any kqueue ever had one near it.
+    fn slot(&self, number: usize) -> Option<&Slot<T>> {
+        self.leaves.get(number / LEAF)?.get()?.get(number % LEAF)
+    }
+
+    /// A reference to the kqueue that `number` names.
+    pub(crate) fn find(&self, number: RawFd) -> Option<Arc<T>> {
+        let index = usize::try_from(number).ok()?;
+        match self.slot(index) {
+            Some(slot) => lock(&slot.0).clone(),
+            None if index < LEAF * LEAVES => None,
+            None => lock(&self.high).get(&number).cloned(),
+        }
+    }
+
+    /// Enters `kqueue` under `number` and hands back whose number it was. EBADF for a
+    /// negative number.
+    pub(crate) fn enter(&self, number: RawFd, kqueue: Arc<T>) -> Result<Option<Arc<T>>> {
+        let index = usize::try_from(number).map_err(|_| Errno::EBADF)?;
+        let Some(leaf) = self.leaves.get(index / LEAF) else {
+            return Ok(lock(&self.high).insert(number, kqueue));
+        };
+        let leaf = leaf.get_or_init(|| Box::new([const { Slot(Mutex::new(None)) }; LEAF]));
+        Ok(lock(&leaf[index % LEAF].0).replace(kqueue))
+    }
+
+    /// Empties the slot of `number` if it still is `kqueue`'s.
+    pub(crate) fn leave(&self, number: RawFd, kqueue: &Arc<T>) {
+        let is_it = |there: &Arc<T>| Arc::ptr_eq(there, kqueue);
+        if let Some(slot) = usize::try_from(number).ok().and_then(|index| self.slot(index)) {
+            let _gone = lock(&slot.0).take_if(|there| is_it(there));
+        } else {
+            let mut high = lock(&self.high);
+            if high.get(&number).is_some_and(is_it) {
+                high.remove(&number);
+            }
+        }
+    }
+
+    /// Notes a kqueue by its held end.
+    pub(crate) fn note(&self, held: RawFd, kqueue: Arc<T>) {
+        lock(&self.live).insert(held, kqueue);
+    }
+
+    /// The live kqueue with this held end.
+    pub(crate) fn by_held(&self, held: RawFd) -> Option<Arc<T>> {
+        lock(&self.live).get(&held).cloned()
+    }
+
+    /// Every live kqueue.
+    pub(crate) fn all(&self) -> Vec<(RawFd, Arc<T>)> {
+        lock(&self.live).iter().map(|(&held, kqueue)| (held, kqueue.clone())).collect()
+    }
+
+    /// Takes a kqueue out of the living; true for the one caller who did it. From here on
+    /// it counts as closing until [`Table::freed`].
+    pub(crate) fn retire(&self, held: RawFd, kqueue: &Arc<T>) -> bool {
+        let mut live = lock(&self.live);
+        let same = live.get(&held).is_some_and(|there| Arc::ptr_eq(there, kqueue));
+        if same {
+            live.remove(&held);
+            *lock(&self.closing) += 1;
+        }
+        same
+    }
+
+    /// A retired kqueue has been freed.
+    pub(crate) fn freed(&self) {
+        let mut closing = lock(&self.closing);
+        *closing = closing.saturating_sub(1);
+        if *closing == 0 {
+            self.all_freed.notify_all();
+        }
+    }
+
+    /// Waits until no kqueue is closing.
+    pub(crate) fn wait_freed(&self) {
+        let mut closing = lock(&self.closing);
+        while *closing > 0 {
+            closing = self.all_freed.wait(closing).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_far_apart_have_slots_of_their_own() {
+        let table = Table::default();
+        for number in [0, 63, 64, 65_535, 65_536, RawFd::MAX] {
+            assert!(table.find(number).is_none());
+            assert!(matches!(table.enter(number, Arc::new(number)), Ok(None)));
+        }
+        for number in [0, 63, 64, 65_535, 65_536, RawFd::MAX] {
+            assert_eq!(table.find(number).as_deref(), Some(&number));
+        }
+        assert!(table.find(-1).is_none());
+        assert!(table.enter(-1, Arc::new(0)).is_err());
+    }
+
+    #[test]
+    fn a_late_leave_takes_nothing_from_the_new_owner_of_a_number() {
+        let table = Table::default();
+        let (old, new) = (Arc::new(1), Arc::new(2));
+        assert!(matches!(table.enter(5, old.clone()), Ok(None)));
+        assert!(matches!(table.enter(5, new.clone()), Ok(Some(evicted)) if Arc::ptr_eq(&evicted, &old)));
+        table.leave(5, &old);
+        assert_eq!(table.find(5).as_deref(), Some(&2));
+        table.leave(5, &new);
+        assert!(table.find(5).is_none());
+    }
+
+    #[test]
+    fn a_kqueue_is_retired_once_and_waited_for_until_freed() {
+        let table = Table::default();
+        let kqueue = Arc::new(1);
+        table.note(9, kqueue.clone());
+        assert!(table.retire(9, &kqueue));
+        assert!(!table.retire(9, &kqueue));
+        table.freed();
+        table.wait_freed();
+        assert!(table.by_held(9).is_none());
+    }
+}

@@ -1,0 +1,323 @@
+//! Collecting events: what is ready in user space, what epoll brings, and the sleep.
+//!
+//! epoll's reports and the library's own activations go onto one first-in-first-out ready
+//! list, from which events are handed out. A level knote that epoll watches leaves the
+//! list and comes back with epoll's next report, behind the others; one the library
+//! watches goes to the tail. So with room for one event all take turns.
+//!
+//! Each wait asks for one event more than there is room for: fewer than that, and the
+//! close of the kqueue cannot have been left behind in epoll.
+
+use super::readable::Call;
+use super::{Kqueue, Locked, State};
+use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
+use crate::debug::{self, Named};
+use crate::errno::{Errno, Result};
+use crate::filter::{self, Facts, Fate, Outcome, Queue, growth, timers, token};
+use crate::knote::{Slot, state};
+use crate::sys::clock::Clock;
+use crate::sys::epoll::{self, BATCH, Epoll, Events, Patience};
+use crate::sys::memory::Output;
+use crate::sys::signal;
+use core::sync::atomic::Ordering;
+use parking_lot::MutexGuard;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+/// Waits as `patience` allows and hands out events.
+pub(super) fn collect(
+    kqueue: &Arc<Kqueue>,
+    mut state: Locked<'_>,
+    number: RawFd,
+    out: &mut Output<Kevent>,
+    patience: Patience,
+) -> Result<usize> {
+    let mut round = Round::new(patience);
+    let result = loop {
+        if let Err(errno) = wait(kqueue, &mut state, number, out.room(), &mut round) {
+            break Err(errno);
+        }
+        match hand_out_all(kqueue, &mut state, out, &mut round) {
+            Ok(()) if out.len() == 0 && !round.is_over() => {}
+            Ok(()) => break Ok(out.len()),
+            Err(errno) => break Err(errno),
+        }
+    };
+    let habit = if matches!(patience, Patience::None) { Call::Poll } else { Call::Wait };
+    let call = if round.level || round.more { Call::StillPending(habit.into()) } else { habit };
+    if out.len() == 0 && matches!(call, Call::Poll) {
+        kqueue.leave(state, number, Call::FoundNothing);
+    } else {
+        kqueue.leave(state, number, call);
+    }
+    result
+}
+
+/// What one call to collect knows.
+struct Round {
+    patience: Patience,
+    /// When a wait with a time-out ends, ns; 0 before it is needed.
+    deadline: u64,
+    events: Events,
+    /// epoll may have more to tell than the last wait brought.
+    more: bool,
+    /// A level event went out whose condition may well still hold.
+    level: bool,
+    over: bool,
+}
+
+impl Round {
+    fn new(patience: Patience) -> Round {
+        let deadline = match patience {
+            Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
+            _ => 0,
+        };
+        Round { patience, deadline, events: Events::new(), more: false, level: false, over: false }
+    }
+
+    /// What is left of the patience. Once it has run out the next wait is the last.
+    fn left(&mut self) -> Patience {
+        let left = match self.patience {
+            Patience::Nanos(_) => match self.deadline.saturating_sub(Clock::Monotonic.now()) {
+                0 => Patience::None,
+                ns => Patience::Nanos(ns),
+            },
+            other => other,
+        };
+        self.over = matches!(left, Patience::None);
+        left
+    }
+
+    fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
+/// One wait in epoll: without sleeping if something is ready in user space already.
+fn wait(kqueue: &Arc<Kqueue>, state: &mut Locked<'_>, number: RawFd, room: usize, round: &mut Round) -> Result<()> {
+    state.queue.scan = state.queue.scan.wrapping_add(1);
+    let max = room.saturating_add(1).min(BATCH);
+    let patience = round.left();
+    let waited = if state.queue.knotes.ready() > 0 || matches!(patience, Patience::None) {
+        kqueue.epoll.wait(&mut round.events, max, Patience::None)
+    } else {
+        sleep(kqueue, state, number, max, patience, round)
+    };
+    if kqueue.closed.load(Ordering::Acquire) {
+        return Err(Errno::EBADF);
+    }
+    match waited {
+        // Sleeping was interrupted, but no handler can have run: sleep on.
+        Err(Errno::EINTR) if !signal::handlers_installed() => return Ok(()),
+        Err(errno) => return Err(errno),
+        Ok(()) => {}
+    }
+    round.more = round.events.len() == max;
+    absorb(kqueue, state, &round.events)?;
+    // A close may be hidden behind events there was no room for.
+    if round.more && room < BATCH && kqueue.held.is_hung_up() {
+        kqueue.end();
+        return Err(Errno::EBADF);
+    }
+    Ok(())
+}
+
+/// Sleeps in epoll without the lock.
+fn sleep(
+    kqueue: &Arc<Kqueue>,
+    state: &mut Locked<'_>,
+    number: RawFd,
+    max: usize,
+    patience: Patience,
+    round: &mut Round,
+) -> Result<()> {
+    super::readable::before_sleep(kqueue, state, number);
+    state.queue.timers.arm();
+    state.sleepers += 1;
+    let events = &mut round.events;
+    let waited = MutexGuard::unlocked(state, || kqueue.epoll.wait(events, max, patience));
+    state.sleepers -= 1;
+    state.queue.scan = state.queue.scan.wrapping_add(1);
+    waited
+}
+
+/// Takes over what epoll reported: queues knotes, notes wake-ups. EBADF: the program has
+/// closed the kqueue.
+fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()> {
+    for (token, mask) in events.iter() {
+        match token {
+            token::SENTINEL => {
+                kqueue.end();
+                return Err(Errno::EBADF);
+            }
+            token::WAKE => state.wake_posted = false,
+            token::TIMER_MONOTONIC => timers::expire(&mut state.queue, Clock::Monotonic),
+            token::TIMER_REALTIME => timers::expire(&mut state.queue, Clock::Realtime),
+            token::GROWTH => growth::collect(&mut state.queue),
+            token if token & token::SOURCE != 0 => absorb_set(&mut state.queue, token - token::SETS),
+            token => filter::fd::report(&mut state.queue, token, 0, mask),
+        }
+    }
+    if state.queue.fds.orphaned {
+        rebuild(kqueue, state);
+    }
+    Ok(())
+}
+
+/// Gets rid of entries nobody can remove from the epoll.
+fn rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
+    // Watchers know the epoll by its file, which this would take from them.
+    if state.watchers > 0 {
+        state.queue.fds.orphaned = false;
+        return;
+    }
+    let ready = kqueue.monitor.always_ready();
+    let enter_own = |epoll: &Epoll| epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL);
+    let kick = |old: &Epoll| {
+        // Level-triggered: one after the other wakes and moves to the new epoll.
+        if old.modify(ready, epoll::IN, token::WAKE).is_err() {
+            let _ = old.add(ready, epoll::IN, token::WAKE);
+        }
+    };
+    filter::rebuild::rebuild(&mut state.queue, enter_own, kick);
+    state.wake_posted = false;
+    state.wake_entered = false;
+    super::readable::after_rebuild(kqueue, state);
+}
+
+/// Reads a nested set that reported itself.
+fn absorb_set(queue: &mut Queue, set: u64) {
+    let Ok(set) = usize::try_from(set) else { return };
+    let mut events = Events::new();
+    let Some(epoll) = queue.fds.nested(set) else { return };
+    if epoll.wait(&mut events, BATCH, Patience::None).is_ok() {
+        for (token, mask) in events.iter() {
+            filter::fd::report(queue, token, set, mask);
+        }
+    }
+}
+
+/// Hands out what is ready, and fetches more from epoll for as long as there is room and
+/// epoll has more.
+fn hand_out_all(kqueue: &Arc<Kqueue>, state: &mut State, out: &mut Output<Kevent>, round: &mut Round) -> Result<()> {
+    loop {
+        let before = out.len();
+        if let Err(errno) = hand_out(&mut state.queue, out, &mut round.level) {
+            return if out.len() > 0 { Ok(()) } else { Err(errno) };
+        }
+        let progress = out.len() > before;
+        if !round.more || out.room() == 0 || !progress {
+            return Ok(());
+        }
+        let max = out.room().saturating_add(1).min(BATCH);
+        if kqueue.epoll.wait(&mut round.events, max, Patience::None).is_err() {
+            return Ok(());
+        }
+        round.more = round.events.len() == max;
+        if absorb(kqueue, state, &round.events).is_err() {
+            // The events at hand were there before the close.
+            return Ok(());
+        }
+    }
+}
+
+/// One pass over the ready list, up to where its tail is now.
+fn hand_out(queue: &mut Queue, out: &mut Output<Kevent>, level: &mut bool) -> Result<()> {
+    let mut left = queue.knotes.ready();
+    while left > 0 && out.room() > 0 {
+        let Some(slot) = queue.knotes.front() else { break };
+        left -= 1;
+        let name = queue.knotes.name(slot);
+        queue.knotes.dequeue(slot);
+        if queue.knotes[slot].seen == queue.scan {
+            // Handed out in this call already; the rest of the list has its turn first.
+            if queue.knotes[slot].hinted != queue.scan {
+                queue.knotes.activate(slot);
+            }
+            continue;
+        }
+        match filter::ops(queue.knotes[slot].row).deliver(queue, slot) {
+            Outcome::Gone => forget(queue, slot, name),
+            Outcome::NotReady if !queue.knotes[slot].has(state::FORCED) => {}
+            Outcome::NotReady => emit(queue, slot, Facts::default(), out, level)?,
+            Outcome::Ready(facts) => emit(queue, slot, facts, out, level)?,
+        }
+    }
+    Ok(())
+}
+
+/// Drops all knotes on the descriptor of a knote whose file is gone.
+fn forget(queue: &mut Queue, slot: Slot, name: u64) {
+    if queue.knotes.resolve(name) != Some(slot) {
+        return;
+    }
+    if let Ok(fd) = filter::descriptor(queue.knotes[slot].ident) {
+        queue.forget(fd);
+    }
+}
+
+/// Writes one event and does what the knote's flags say.
+fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, level: &mut bool) -> Result<()> {
+    let knote = queue.knotes[slot];
+    let event = Kevent {
+        ident: knote.ident,
+        filter: knote.filter,
+        flags: knote.flags | if facts.eof { EV_EOF } else { 0 },
+        fflags: facts.fflags,
+        data: facts.data,
+        udata: facts.udata.unwrap_or(knote.udata) as *mut core::ffi::c_void,
+    };
+    if let Err(errno) = out.push(event) {
+        queue.knotes.activate(slot);
+        return Err(errno);
+    }
+    debug::trace("kevent", format_args!("event {}", Named(&event)));
+    queue.knotes[slot].seen = queue.scan;
+    let ops = filter::ops(knote.row);
+    if knote.flags & EV_ONESHOT != 0 {
+        ops.settle(queue, slot, Fate::Spent);
+        queue.remove(slot);
+    } else if knote.flags & EV_DISPATCH != 0 {
+        queue.knotes[slot].state &= !state::ENABLED;
+        ops.settle(queue, slot, Fate::Dispatched);
+    } else if knote.flags & EV_CLEAR != 0 {
+        ops.settle(queue, slot, Fate::Cleared);
+    } else {
+        *level = true;
+        ops.settle(queue, slot, Fate::Stays);
+        if facts.again {
+            queue.knotes.activate(slot);
+        }
+    }
+    Ok(())
+}
+
+/// Looks without consuming: afterwards exactly the knotes whose events are pending are on
+/// the ready list.
+pub(super) fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
+    state.queue.scan = state.queue.scan.wrapping_add(1);
+    let mut events = Events::new();
+    for _ in 0..LOOKS {
+        if kqueue.epoll.wait(&mut events, BATCH, Patience::None).is_err() || absorb(kqueue, state, &events).is_err() {
+            return;
+        }
+        if events.len() < BATCH {
+            break;
+        }
+    }
+    let queue = &mut state.queue;
+    let mut at = queue.knotes.front();
+    while let Some(slot) = at {
+        let name = queue.knotes.name(slot);
+        let next = queue.knotes.after(slot).map(|next| queue.knotes.name(next));
+        match filter::ops(queue.knotes[slot].row).deliver(queue, slot) {
+            Outcome::Gone => forget(queue, slot, name),
+            Outcome::NotReady if !queue.knotes[slot].has(state::FORCED) => queue.knotes.dequeue(slot),
+            _ => {}
+        }
+        at = next.and_then(|next| queue.knotes.resolve(next));
+    }
+}
+
+/// Batches one look takes at most: level entries come again in every batch.
+const LOOKS: usize = 256;

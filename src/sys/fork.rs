@@ -1,0 +1,84 @@
+//! pthread_atfork(3): what makes "a kqueue is not inherited" true.
+//!
+//! A child shares the open files behind our descriptors with its parent: a pipe end
+//! left open in a child would keep the kqueue from ever ending, and an epoll_ctl there
+//! would change the parent's set. So the child closes them all, and forgets the rest.
+//! Handlers run no allocation and no lock the child did not take in `prepare`.
+
+#![allow(unsafe_code)]
+
+use super::fd;
+use crate::errno::{Errno, Result};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, Ordering};
+use once_cell::race::OnceBox;
+
+/// The locks between `prepare` and its counterpart.
+struct Held(UnsafeCell<Option<fd::ForkGuards>>);
+
+// SAFETY: only touched by the thread that holds the lock whose guard is inside.
+unsafe impl Sync for Held {}
+
+static HELD: Held = Held(UnsafeCell::new(None));
+static REGISTERED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn prepare() {
+    let guards = fd::lock_for_fork();
+    // SAFETY: we hold the lock that guards this cell.
+    unsafe { *HELD.0.get() = Some(guards) };
+}
+
+extern "C" fn parent() {
+    // SAFETY: `prepare` ran in this thread, which still holds the lock.
+    drop(unsafe { (*HELD.0.get()).take() });
+}
+
+extern "C" fn child() {
+    fd::close_all_in_child();
+    parent();
+}
+
+/// Installs the handlers, once in the life of the process (children inherit them).
+/// ENOMEM.
+pub(crate) fn install() -> Result<()> {
+    let _creating = fd::creating();
+    if REGISTERED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    // SAFETY: the three handlers live as long as the process: the library is never unmapped.
+    if unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) } != 0 {
+        return Err(Errno::ENOMEM);
+    }
+    REGISTERED.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// State of the process that a forked child leaves behind instead of inheriting: whatever
+/// another thread of the parent was doing to it at that moment, the child starts with a
+/// fresh one. The parent's stays in memory, untouched.
+pub(crate) struct PerProcess<T: 'static> {
+    first: OnceBox<Node<T>>,
+}
+
+struct Node<T: 'static> {
+    generation: u32,
+    value: T,
+    next: OnceBox<Node<T>>,
+}
+
+impl<T: Default> PerProcess<T> {
+    pub(crate) const fn new() -> PerProcess<T> {
+        PerProcess { first: OnceBox::new() }
+    }
+
+    /// This process's own.
+    pub(crate) fn get(&self) -> &T {
+        let generation = fd::generation();
+        let fresh = || Box::new(Node { generation, value: T::default(), next: OnceBox::new() });
+        let mut node = self.first.get_or_init(fresh);
+        while node.generation != generation {
+            node = node.next.get_or_init(fresh);
+        }
+        &node.value
+    }
+}

@@ -1,0 +1,191 @@
+//! Copying to and from the program's memory as a kernel does: a bad pointer is EFAULT
+//! and no crash.
+//!
+//! The first touch of a page goes through process_vm_readv(2) on ourselves, which
+//! reports a bad address instead of faulting. Pages that once were good are remembered
+//! by each thread and from then on copied directly, so that a loop with the same arrays
+//! pays nothing. A program that unmaps a page and passes it again faults, as it would in
+//! any library call.
+
+#![allow(unsafe_code)]
+
+use crate::errno::{Errno, Result};
+use core::cell::Cell;
+use core::mem::MaybeUninit;
+
+/// The smallest page of any Linux.
+const PAGE: usize = 4096;
+const REMEMBERED: usize = 64;
+
+thread_local! {
+    /// Pages known to be readable, and writable ones, by page number; each thread its own.
+    static GOOD: [[Cell<usize>; REMEMBERED]; 2] = const { [const { [const { Cell::new(0) }; REMEMBERED] }; 2] };
+}
+
+#[derive(Clone, Copy)]
+enum Access {
+    Read = 0,
+    Write = 1,
+}
+
+/// Whether all pages of `len` bytes (at most a page) from `address` are remembered.
+fn known(access: Access, address: usize, len: usize) -> bool {
+    let (first, last) = (address / PAGE, address.wrapping_add(len - 1) / PAGE);
+    GOOD.try_with(|good| {
+        [first, last].iter().all(|page| good[access as usize][page % REMEMBERED].get() == *page && *page != 0)
+    })
+    .unwrap_or(false)
+}
+
+fn remember(access: Access, address: usize, len: usize) {
+    let _ = GOOD.try_with(|good| {
+        for page in [address / PAGE, address.wrapping_add(len - 1) / PAGE] {
+            good[access as usize][page % REMEMBERED].set(page);
+        }
+    });
+}
+
+/// Has the kernel copy `len` bytes; EFAULT if either side is bad. Where the call is
+/// not allowed (seccomp) the pointers are taken as good.
+fn kernel_copy(to: usize, from: usize, len: usize) -> Result<bool> {
+    let local = libc::iovec { iov_base: to as *mut libc::c_void, iov_len: len };
+    let remote = libc::iovec { iov_base: from as *mut libc::c_void, iov_len: len };
+    // SAFETY: getpid cannot fail; the kernel checks both addresses itself, and the
+    // caller owns `to` for `len` bytes or asks whether it may.
+    let got = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
+    match usize::try_from(got) {
+        Ok(n) if n == len => Ok(true),
+        Ok(_) => Err(Errno::EFAULT),
+        Err(_) if Errno::last() == Errno::EFAULT => Err(Errno::EFAULT),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Reads one `T` from a pointer the program gave. EFAULT.
+///
+/// # Safety
+/// Any bit pattern must be a `T`, and if the address is mapped nobody may write there
+/// during the call.
+pub(crate) unsafe fn copy_in<T: Copy>(from: *const T) -> Result<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    let (address, len) = (from as usize, size_of::<T>());
+    if !known(Access::Read, address, len) {
+        let copied = kernel_copy(value.as_mut_ptr() as usize, address, len)?;
+        remember(Access::Read, address, len);
+        if copied {
+            // SAFETY: the kernel wrote all bytes.
+            return Ok(unsafe { value.assume_init() });
+        }
+    }
+    // SAFETY: the page is known to be readable; the pointer may be unaligned.
+    Ok(unsafe { from.read_unaligned() })
+}
+
+/// Writes one `T` through a pointer the program gave. EFAULT, and nothing is written.
+///
+/// # Safety
+/// If the address is mapped and writable it must be the caller's to write.
+pub(crate) unsafe fn copy_out<T: Copy>(to: *mut T, value: T) -> Result<()> {
+    let (address, len) = (to as usize, size_of::<T>());
+    if !known(Access::Write, address, len) {
+        let copied = kernel_copy(address, (&raw const value) as usize, len)?;
+        remember(Access::Write, address, len);
+        if copied {
+            return Ok(());
+        }
+    }
+    // SAFETY: the page is known to be writable; the pointer may be unaligned.
+    unsafe { to.write_unaligned(value) };
+    Ok(())
+}
+
+/// An array of the program's, read item by item.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<T> {
+    at: *const T,
+    len: usize,
+}
+
+impl<T: Copy> Input<T> {
+    /// # Safety
+    /// As for [`copy_in`], for `len` items.
+    pub(crate) unsafe fn new(at: *const T, len: usize) -> Input<T> {
+        Input { at, len }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The item at `index`, which is below `len`. EFAULT.
+    pub(crate) fn get(&self, index: usize) -> Result<T> {
+        debug_assert!(index < self.len);
+        // SAFETY: what `new` was promised; copy_in checks the address.
+        unsafe { copy_in(self.at.wrapping_add(index)) }
+    }
+}
+
+/// An array of the program's, filled from the front. Nothing behind what was pushed is
+/// touched, however long the program says it is.
+pub(crate) struct Output<T> {
+    at: *mut T,
+    room: usize,
+    len: usize,
+}
+
+impl<T: Copy> Output<T> {
+    /// # Safety
+    /// As for [`copy_out`], for `room` items.
+    pub(crate) unsafe fn new(at: *mut T, room: usize) -> Output<T> {
+        Output { at, room, len: 0 }
+    }
+
+    /// How many more items fit.
+    pub(crate) fn room(&self) -> usize {
+        self.room - self.len
+    }
+
+    /// How many items were pushed.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds an item; there must be room. EFAULT.
+    pub(crate) fn push(&mut self, value: T) -> Result<()> {
+        debug_assert!(self.len < self.room);
+        // SAFETY: what `new` was promised; copy_out checks the address.
+        unsafe { copy_out(self.at.wrapping_add(self.len), value) }?;
+        self.len += 1;
+        Ok(())
+    }
+}
+
+/// Copies a C string of the program's and keeps the copy for good; the address of the
+/// copy, or 0 for address 0.
+pub(crate) fn keep_c_string(address: isize) -> isize {
+    if address == 0 {
+        return 0;
+    }
+    // SAFETY: the program says that a C string is here (EVFILT_LIBKQUEUE's contract).
+    let text = unsafe { core::ffi::CStr::from_ptr(address as *const core::ffi::c_char) };
+    text.to_owned().into_raw() as isize
+}
+
+/// The text at an address [`keep_c_string`] returned; `None` for 0 or what is no text.
+pub(crate) fn kept_c_string(address: isize) -> Option<&'static str> {
+    if address == 0 {
+        return None;
+    }
+    // SAFETY: made by keep_c_string and never freed.
+    unsafe { core::ffi::CStr::from_ptr(address as *const core::ffi::c_char) }.to_str().ok()
+}
+
+/// Calls the printf-like function the program gave with one line, which ends in a zero.
+pub(crate) fn call_printf(address: isize, line: &[u8]) {
+    type Printf = unsafe extern "C" fn(*const core::ffi::c_char, ...);
+    debug_assert_eq!(line.last(), Some(&0));
+    // SAFETY: not null; the program says that it is such a function (EVFILT_LIBKQUEUE's contract).
+    let function = unsafe { core::mem::transmute::<isize, Printf>(address) };
+    // SAFETY: both arguments are C strings that live through the call.
+    unsafe { function(c"%s".as_ptr(), line.as_ptr()) };
+}

@@ -1,0 +1,98 @@
+//! The sentinel pipe: the program holds the read end, the library the write end.
+//!
+//! The kernel tells of the last reader's close in two ways: POLLERR on the write end,
+//! and, through F_SETSIG and F_SETOWN_EX, a realtime signal to one thread. It also
+//! sends the signal whenever a byte is read, so a signal is a hint and POLLERR the truth.
+//! A byte in the pipe makes the kqueue readable for poll(2).
+
+#![allow(unsafe_code)]
+
+use super::fd::{self, Fd};
+use super::{file, zero};
+use crate::errno::{Errno, Result};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+/// F_SETOWN_EX's argument (fcntl(2)).
+#[repr(C)]
+struct OwnerEx {
+    kind: libc::c_int,
+    pid: libc::pid_t,
+}
+
+const F_OWNER_TID: libc::c_int = 0;
+const F_SETSIG: libc::c_int = 10;
+const F_SETOWN_EX: libc::c_int = 15;
+
+/// The library's end of a kqueue's pipe.
+pub(crate) struct Held {
+    fd: Fd,
+    inode: u64,
+}
+
+impl AsRawFd for Held {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// Makes a sentinel: the program's end, on the lowest free number, and the held one.
+/// The caller holds [`fd::creating`].
+pub(crate) fn sentinel() -> Result<(OwnedFd, Held)> {
+    let mut ends = [-1; 2];
+    // SAFETY: `ends` has room for two descriptors.
+    zero(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+    // SAFETY: fresh and ours.
+    let user = unsafe { OwnedFd::from_raw_fd(ends[0]) };
+    // SAFETY: fresh and ours.
+    let held = unsafe { OwnedFd::from_raw_fd(ends[1]) };
+    let inode = file::inode(user.as_raw_fd())?;
+    Ok((user, Held { fd: Fd::new(held)?, inode }))
+}
+
+/// Gives an end away for good: from here on the program owns and closes it.
+pub(crate) fn hand_over(user: OwnedFd) -> RawFd {
+    user.into_raw_fd()
+}
+
+impl Held {
+    /// The pipe's inode number, the same through every copy of the program's end.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Has the kernel send `signal` to thread `tid` when the far end is closed.
+    pub(crate) fn notify(&self, tid: libc::pid_t, signal: libc::c_int) -> Result<()> {
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: takes an int.
+        zero(unsafe { libc::fcntl(fd, F_SETSIG, signal) })?;
+        let owner = OwnerEx { kind: F_OWNER_TID, pid: tid };
+        // SAFETY: `owner` is laid out as the kernel's f_owner_ex and read only.
+        zero(unsafe { libc::fcntl(fd, F_SETOWN_EX, &raw const owner) })?;
+        // SAFETY: takes an int.
+        zero(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_WRONLY | libc::O_NONBLOCK | libc::O_ASYNC) })
+    }
+
+    /// Whether every copy of the program's end is closed.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        fd::poll_now(self.fd.as_raw_fd(), 0) & libc::POLLERR != 0
+    }
+
+    /// Puts the byte in that makes the program's end readable. If that end is closed
+    /// nothing happens, SIGPIPE least of all.
+    pub(crate) fn mark(&self) {
+        // EPIPE is the monitor's business; a full pipe is readable already.
+        let _ = super::signal::write_byte_without_sigpipe(self.fd.as_raw_fd());
+    }
+
+    /// Takes the bytes back. The held end cannot be read, so this reads through the
+    /// program's number, and only while that still names this pipe: EBADF otherwise.
+    pub(crate) fn unmark(&self, user: RawFd) -> Result<()> {
+        if file::inode(user) != Ok(self.inode) {
+            return Err(Errno::EBADF);
+        }
+        let mut bytes = [0u8; 16];
+        // SAFETY: the buffer is valid; O_NONBLOCK keeps the read from sleeping.
+        unsafe { libc::read(user, bytes.as_mut_ptr().cast(), bytes.len()) };
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! The process: its environment, as far as it is allowed to count.
+
+#![allow(unsafe_code)]
+
+/// Whether KQUEUE_DEBUG is set, neither empty nor 0. A program that runs with more rights
+/// than its user (AT_SECURE) takes no orders from the environment.
+pub(crate) fn wants_debug() -> bool {
+    // SAFETY: reads the auxiliary vector.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return false;
+    }
+    std::env::var_os("KQUEUE_DEBUG").is_some_and(|value| !value.is_empty() && value != "0")
+}
