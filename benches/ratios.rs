@@ -57,12 +57,7 @@ struct Args {
 }
 
 fn args() -> Outcome<Args> {
-    let mut args = Args {
-        plan: Plan::FULL,
-        null: false,
-        list: false,
-        words: Vec::new(),
-    };
+    let mut args = Args { plan: Plan::FULL, null: false, list: false, words: Vec::new() };
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
             // cargo bench says so to every bench.
@@ -79,12 +74,7 @@ fn args() -> Outcome<Args> {
 }
 
 fn workloads(words: &[String]) -> impl Iterator<Item = Workload> {
-    let all = [
-        ready::list(),
-        traffic::list(),
-        wakeups::list(),
-        timers::list(),
-    ];
+    let all = [ready::list(), traffic::list(), wakeups::list(), timers::list()];
     let chosen = move |w: &Workload| words.is_empty() || words.iter().any(|x| w.name.contains(x));
     all.into_iter().flatten().filter(chosen)
 }

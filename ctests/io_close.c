@@ -164,12 +164,14 @@ static void reuse_unwatched(int flags, int keep)
 	NONE(kq);
 	close(p[0]);
 	replace(p[0], q[0]);
-	put(q[1], 3);
-	QUIET(kq);
+	/* The old file first: while the new one has data to read as well, a report of the
+	 * old cannot be told from one of the new without a system call for each. */
 	if (keep) {
 		put(p[1], 4);
 		QUIET(kq);
 	}
+	put(q[1], 3);
+	QUIET(kq);
 	gone(kq, p[0], EVFILT_READ, ENOENT);
 	if (keep)
 		close(held);

@@ -113,7 +113,7 @@ CHECK(note_debug_func_receives_the_trace)
 	int kq = kqueue();
 	set(kq, NOTE_DEBUG_FUNC, (intptr_t)log_line);
 	EQ(ask(kq, EV_RECEIPT, NOTE_DEBUG, 1).data, 0);
-	EQ(change(kq, 77, EVFILT_USER, EV_ADD, NOTE_TRIGGER, 0, NULL), 0);
+	EQ(change(kq, 77, EVFILT_USER, EV_ADD | EV_ONESHOT, NOTE_TRIGGER, 0, NULL), 0);
 	EQ(ONE(kq).ident, 77);
 	EQ(ask(kq, EV_RECEIPT, NOTE_DEBUG, 0).data, 1);
 	OK(strstr(logged, "EVFILT_USER") != NULL);
@@ -173,7 +173,7 @@ static void lines_start_with(const char *text, const char *prefix)
 
 static void work(int kq)
 {
-	EQ(change(kq, 77, EVFILT_USER, EV_ADD, NOTE_TRIGGER, 0, NULL), 0);
+	EQ(change(kq, 77, EVFILT_USER, EV_ADD | EV_ONESHOT, NOTE_TRIGGER, 0, NULL), 0);
 	EQ(ONE(kq).ident, 77);
 	FAILS(change(kq, 78, EVFILT_USER, EV_DELETE, 0, 0, NULL), ENOENT);
 }

@@ -5,10 +5,7 @@
 //! What a client does not take at once is kept for it; its `EVFILT_READ` is disabled and
 //! its `EVFILT_WRITE` enabled until everything is out. So a connection holds at most one
 //! chunk, and one that keeps up holds none.
-#![allow(
-    unsafe_code,
-    reason = "kevent() is a C function; the two blocks are in Queue"
-)]
+#![allow(unsafe_code, reason = "kevent() is a C function; the two blocks are in Queue")]
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_short, c_ushort};
@@ -17,10 +14,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use kqueue::{
-    EV_ADD, EV_DISABLE, EV_ENABLE, EV_ERROR, EV_ONESHOT, EVFILT_READ, EVFILT_TIMER, EVFILT_WRITE,
-    kevent,
-};
+use kqueue::{EV_ADD, EV_DISABLE, EV_ENABLE, EV_ERROR, EV_ONESHOT, EVFILT_READ, EVFILT_TIMER, EVFILT_WRITE, kevent};
 
 /// Events taken in one call.
 const EVENTS: usize = 256;
@@ -166,8 +160,7 @@ impl Server {
                     // The level-triggered knote would be reported at once, for ever.
                     let fd = self.listener.as_raw_fd();
                     self.queue.change(fd, EVFILT_READ, EV_DISABLE, 0);
-                    self.queue
-                        .change(fd, EVFILT_TIMER, EV_ADD | EV_ONESHOT, PAUSE);
+                    self.queue.change(fd, EVFILT_TIMER, EV_ADD | EV_ONESHOT, PAUSE);
                     return Ok(());
                 }
                 // That client has left meanwhile.
@@ -212,20 +205,8 @@ fn main() -> io::Result<()> {
     println!("echo: listening on {}", listener.local_addr()?);
     let mut queue = Queue::new()?;
     queue.change(listener.as_raw_fd(), EVFILT_READ, EV_ADD, 0);
-    let mut server = Server {
-        queue,
-        listener,
-        conns: HashMap::new(),
-        buf: vec![0; CHUNK],
-    };
-    let mut events = [kevent {
-        ident: 0,
-        filter: 0,
-        flags: 0,
-        fflags: 0,
-        data: 0,
-        udata: ptr::null_mut(),
-    }; EVENTS];
+    let mut server = Server { queue, listener, conns: HashMap::new(), buf: vec![0; CHUNK] };
+    let mut events = [kevent { ident: 0, filter: 0, flags: 0, fflags: 0, data: 0, udata: ptr::null_mut() }; EVENTS];
     loop {
         let events = server.queue.wait(&mut events)?;
         server.round(events)?;

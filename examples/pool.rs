@@ -7,10 +7,7 @@
 //! single thread and disables it until that thread gives it back with `EV_ENABLE`;
 //! `EV_CLEAR` forgets the trigger that was handed out, so that only a later one, which
 //! is kept while the event is disabled, brings the strand up again.
-#![allow(
-    unsafe_code,
-    reason = "kevent() is a C function; the two blocks are in Queue"
-)]
+#![allow(unsafe_code, reason = "kevent() is a C function; the two blocks are in Queue")]
 
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_uint, c_ushort};
@@ -20,9 +17,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use kqueue::{
-    EV_ADD, EV_CLEAR, EV_DISPATCH, EV_ENABLE, EV_ERROR, EVFILT_USER, NOTE_TRIGGER, kevent,
-};
+use kqueue::{EV_ADD, EV_CLEAR, EV_DISPATCH, EV_ENABLE, EV_ERROR, EVFILT_USER, NOTE_TRIGGER, kevent};
 
 const THREADS: usize = 4;
 const STRANDS: usize = 16;
@@ -32,14 +27,7 @@ const STOP: usize = STRANDS;
 
 /// A change to the user event `ident`.
 fn user(ident: usize, flags: c_ushort, fflags: c_uint) -> kevent {
-    kevent {
-        ident,
-        filter: EVFILT_USER,
-        flags,
-        fflags,
-        data: 0,
-        udata: ptr::null_mut(),
-    }
+    kevent { ident, filter: EVFILT_USER, flags, fflags, data: 0, udata: ptr::null_mut() }
 }
 
 /// A kqueue, closed when dropped. Any number of threads may use it at once.
@@ -117,9 +105,7 @@ impl<'a> Pool<'a> {
     /// Appends a job to a strand. Only the first of an empty queue has to ring: while a
     /// job is there, a thread is on its way to it or will look again.
     fn post(&self, strand: usize, job: Job<'a>) -> io::Result<()> {
-        let mut jobs = self.strands[strand]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = self.strands[strand].lock().unwrap_or_else(PoisonError::into_inner);
         let first = jobs.is_empty();
         jobs.push_back(job);
         drop(jobs);
@@ -132,11 +118,7 @@ impl<'a> Pool<'a> {
     /// Runs a strand until its queue is empty; the lock is not held while a job runs.
     fn run(&self, strand: usize) {
         loop {
-            let jobs = std::mem::take(
-                &mut *self.strands[strand]
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner),
-            );
+            let jobs = std::mem::take(&mut *self.strands[strand].lock().unwrap_or_else(PoisonError::into_inner));
             if jobs.is_empty() {
                 return;
             }
@@ -172,8 +154,7 @@ fn main() -> io::Result<()> {
             let job = move || {
                 sum.store(sum.load(Ordering::Relaxed) + value, Ordering::Relaxed);
                 if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    done.change(user(0, 0, NOTE_TRIGGER))
-                        .expect("the event was added before the threads began");
+                    done.change(user(0, 0, NOTE_TRIGGER)).expect("the event was added before the threads began");
                 }
             };
             pool.post(strand, Box::new(job))?;
@@ -188,9 +169,5 @@ fn main() -> io::Result<()> {
 
     let sum: u64 = sums.iter().map(|s| s.load(Ordering::Relaxed)).sum();
     println!("{JOBS} jobs on {THREADS} threads, sum {sum}");
-    if sum == JOBS * (JOBS - 1) / 2 {
-        Ok(())
-    } else {
-        Err(io::Error::other("two threads ran one strand at once"))
-    }
+    if sum == JOBS * (JOBS - 1) / 2 { Ok(()) } else { Err(io::Error::other("two threads ran one strand at once")) }
 }

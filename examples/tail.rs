@@ -7,10 +7,7 @@
 //! zero says that the file was cut. Nothing tells that the name now belongs to another
 //! file, so a timer looks once a second; the new file gets a knote of its own, and the
 //! old one loses its knote when it is closed.
-#![allow(
-    unsafe_code,
-    reason = "kevent() is a C function; the two blocks are in Queue"
-)]
+#![allow(unsafe_code, reason = "kevent() is a C function; the two blocks are in Queue")]
 
 use std::ffi::{c_int, c_short};
 use std::fs::{self, File};
@@ -58,23 +55,13 @@ impl Queue {
     }
 
     fn add(&self, ident: usize, filter: c_short, data: isize) -> io::Result<()> {
-        let add = kevent {
-            flags: EV_ADD,
-            ..event(ident, filter, data)
-        };
+        let add = kevent { flags: EV_ADD, ..event(ident, filter, data) };
         self.call(&[add], &mut []).map(|_| ())
     }
 }
 
 fn event(ident: usize, filter: c_short, data: isize) -> kevent {
-    kevent {
-        ident,
-        filter,
-        flags: 0,
-        fflags: 0,
-        data,
-        udata: ptr::null_mut(),
-    }
+    kevent { ident, filter, flags: 0, fflags: 0, data, udata: ptr::null_mut() }
 }
 
 /// A file's descriptor as an ident.
@@ -96,11 +83,7 @@ fn seek_last_lines(file: &mut File) -> io::Result<()> {
     file.seek(SeekFrom::Start(from))?;
     file.take(BACK).read_to_end(&mut text)?;
     // The newline that ends the last line opens no other.
-    let start = (1..text.len())
-        .rev()
-        .filter(|&i| text[i - 1] == b'\n')
-        .nth(LINES - 1)
-        .unwrap_or(0);
+    let start = (1..text.len()).rev().filter(|&i| text[i - 1] == b'\n').nth(LINES - 1).unwrap_or(0);
     let start = u64::try_from(start).unwrap_or(0);
     file.seek(SeekFrom::Start(from + start)).map(|_| ())
 }

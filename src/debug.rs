@@ -116,6 +116,28 @@ fn filter_name(filter: i16) -> &'static str {
     }
 }
 
+/// The names a filter's fflags have.
+fn notes(filter: i16) -> &'static [(u32, &'static str)] {
+    match filter {
+        abi::EVFILT_READ | abi::EVFILT_WRITE => &[(abi::NOTE_LOWAT, "LOWAT")],
+        abi::EVFILT_EXCEPT => &[(abi::NOTE_OOB, "OOB")],
+        abi::EVFILT_USER => &[
+            (abi::NOTE_TRIGGER, "TRIGGER"),
+            (abi::NOTE_FFCOPY, "FFCOPY"),
+            (abi::NOTE_FFOR, "FFOR"),
+            (abi::NOTE_FFAND, "FFAND"),
+        ],
+        abi::EVFILT_TIMER => &[
+            (abi::NOTE_SECONDS, "SECONDS"),
+            (abi::NOTE_MSECONDS, "MSECONDS"),
+            (abi::NOTE_USECONDS, "USECONDS"),
+            (abi::NOTE_NSECONDS, "NSECONDS"),
+            (abi::NOTE_ABSTIME, "ABSTIME"),
+        ],
+        _ => &[],
+    }
+}
+
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Kevent { ident, filter, flags, fflags, data, udata } = *self.0;
@@ -127,7 +149,13 @@ impl fmt::Display for Named<'_> {
                 write!(f, "EV_{name} ")?;
             }
         }
-        write!(f, "({flags:#06x}), fflags={fflags:#x}, data={data}, udata={udata:p} }}")
+        write!(f, "({flags:#06x}), fflags=")?;
+        for &(bit, name) in notes(filter) {
+            if fflags & bit == bit {
+                write!(f, "NOTE_{name} ")?;
+            }
+        }
+        write!(f, "({fflags:#x}), data={data}, udata={udata:p} }}")
     }
 }
 

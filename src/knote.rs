@@ -106,6 +106,7 @@ pub(crate) struct Knotes {
     first: Option<Slot>,
     last: Option<Slot>,
     ready: usize,
+    activations: u32,
 }
 
 impl core::ops::Index<Slot> for Knotes {
@@ -153,6 +154,11 @@ impl Knotes {
         (knote.has(state::LIVE) && knote.generation == generation).then_some(slot)
     }
 
+    /// Counts the times a knote came onto the list anew.
+    pub(crate) fn activations(&self) -> u32 {
+        self.activations
+    }
+
     /// How many knotes are on the ready list.
     pub(crate) fn ready(&self) -> usize {
         self.ready
@@ -160,6 +166,14 @@ impl Knotes {
 
     /// Queues an enabled knote at the tail, unless it is queued already.
     pub(crate) fn activate(&mut self, slot: Slot) {
+        if self[slot].is_enabled() && !self[slot].has(state::QUEUED) {
+            self.activations = self.activations.wrapping_add(1);
+        }
+        self.requeue(slot);
+    }
+
+    /// The same for a knote that never ceased to be ready.
+    pub(crate) fn requeue(&mut self, slot: Slot) {
         let last = self.last;
         let knote = &mut self[slot];
         if !knote.is_enabled() || knote.has(state::QUEUED) {

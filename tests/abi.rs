@@ -9,8 +9,7 @@ use std::fs;
 use std::mem::{offset_of, size_of};
 use std::process::Command;
 use support::{
-    EXPORTS, Linkage, archive, c_compiler, have, out_dir, output, root, run_text, shared_object,
-    shipped, source,
+    EXPORTS, Linkage, archive, c_compiler, have, out_dir, output, root, run_text, shared_object, shipped, source,
 };
 
 /// The names `nm` prints, without their addresses.
@@ -68,8 +67,7 @@ fn generated() -> String {
     bindings.write(&mut text);
     let text = String::from_utf8(text).expect("the header is text");
     // cbindgen always spells these as <stdint.h> does, which would have to be included.
-    text.replace("  uintptr_t ", "  __UINTPTR_TYPE__ ")
-        .replace("  intptr_t ", "  __INTPTR_TYPE__ ")
+    text.replace("  uintptr_t ", "  __UINTPTR_TYPE__ ").replace("  intptr_t ", "  __INTPTR_TYPE__ ")
 }
 
 #[test]
@@ -91,17 +89,10 @@ fn header_and_library_agree_on_every_constant() {
     let mut text = String::from("#include <sys/event.h>\n#include <stdio.h>\nint main(void)\n{\n");
     for (name, _) in kqueue::abi::ALL {
         writeln!(text, "#ifndef {name}\n#error {name}\n#endif").expect("a String takes all");
-        writeln!(
-            text,
-            "\tprintf(\"%s %lld\\n\", \"{name}\", (long long)({name}));"
-        )
-        .expect("a String takes all");
+        writeln!(text, "\tprintf(\"%s %lld\\n\", \"{name}\", (long long)({name}));").expect("a String takes all");
     }
     text.push_str("\treturn 0;\n}\n");
-    let expected: String = kqueue::abi::ALL
-        .iter()
-        .map(|(name, value)| format!("{name} {value}\n"))
-        .collect();
+    let expected: String = kqueue::abi::ALL.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
     let printed = run_text("constants", &text, Linkage::Shared, &[]);
     assert_eq!(printed, expected);
 }
@@ -217,20 +208,9 @@ fn accepted(compiler: &str, file: &str, standards: &[&str], includes: &[&str]) -
             continue;
         }
         let mut command = Command::new(compiler);
-        command.args([
-            &std,
-            "-pedantic-errors",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-I",
-        ]);
+        command.args([&std, "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-I"]);
         command.arg(root().join("include")).args(includes);
-        output(
-            command
-                .args(["-Wundef", "-fsyntax-only"])
-                .arg(out_dir().join(file)),
-        );
+        output(command.args(["-Wundef", "-fsyntax-only"]).arg(out_dir().join(file)));
         count += 1;
     }
     count
@@ -240,18 +220,7 @@ fn accepted(compiler: &str, file: &str, standards: &[&str], includes: &[&str]) -
 fn header_is_clean_in_every_c() {
     source("language.c", EVERY_LANGUAGE);
     let gcc = c_compiler().get_program().to_string_lossy().into_owned();
-    let standards = [
-        "c89",
-        "iso9899:199409",
-        "c99",
-        "c11",
-        "c17",
-        "c2x",
-        "gnu89",
-        "gnu99",
-        "gnu17",
-        "gnu2x",
-    ];
+    let standards = ["c89", "iso9899:199409", "c99", "c11", "c17", "c2x", "gnu89", "gnu99", "gnu17", "gnu2x"];
     for before in [&["-Wshadow"][..], &["-include", "stdio.h"]] {
         assert!(accepted(&gcc, "language.c", &standards, before) >= 6);
     }
@@ -263,9 +232,7 @@ fn header_is_clean_in_every_cxx() {
         return;
     }
     source("language.cc", EVERY_LANGUAGE);
-    let standards = [
-        "c++98", "c++11", "c++14", "c++17", "c++20", "gnu++98", "gnu++17", "gnu++20",
-    ];
+    let standards = ["c++98", "c++11", "c++14", "c++17", "c++20", "gnu++98", "gnu++17", "gnu++20"];
     for before in [&["-Wextra"][..], &["-include", "cstdio"]] {
         assert!(accepted("g++", "language.cc", &standards, before) >= 4);
     }

@@ -96,8 +96,7 @@ fn report(title: &str, log: &Path) -> String {
     let named: String = text.lines().map(|l| format!("{title}: {l}\n")).collect();
     // Not println: cargo test shows that for failed tests only.
     let mut out = std::io::stdout().lock();
-    out.write_all(named.as_bytes())
-        .expect("standard output is open");
+    out.write_all(named.as_bytes()).expect("standard output is open");
     text
 }
 

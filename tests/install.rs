@@ -6,10 +6,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{
-    Linkage, PROGRAM, archive, c_compiler, have, lib_dir, out_dir, output, root, run_text, shipped,
-    source,
-};
+use support::{Linkage, PROGRAM, archive, c_compiler, have, lib_dir, out_dir, output, root, run_text, shipped, source};
 
 #[test]
 fn archive_links_with_pthread_alone() {
@@ -36,9 +33,7 @@ fn static_libc() -> bool {
 fn run_static(name: &str, text: &str, libs: &[&str]) -> bool {
     let program = out_dir().join(name);
     let mut compiler = c_compiler();
-    compiler
-        .arg(source(&format!("{name}.c"), text))
-        .arg("-static");
+    compiler.arg(source(&format!("{name}.c"), text)).arg("-static");
     compiler.arg(archive()).args(libs).arg("-o").arg(&program);
     let built = compiler.output().expect("the compiler starts");
     if built.status.success() {
@@ -53,10 +48,7 @@ fn run_static(name: &str, text: &str, libs: &[&str]) -> bool {
 fn autoconf_finds_kqueue_in_both_libraries() {
     // Its question declares the function without its type.
     let text = "char kqueue();\nint main(void)\n{\n\treturn kqueue() < 0 ? 1 : 0;\n}\n";
-    for (name, linkage) in [
-        ("conftest-so", Linkage::Shared),
-        ("conftest-a", Linkage::Archive),
-    ] {
+    for (name, linkage) in [("conftest-so", Linkage::Shared), ("conftest-a", Linkage::Archive)] {
         run_text(name, text, linkage, &["-fno-builtin", "-std=gnu99"]);
     }
 }
@@ -72,18 +64,11 @@ fn shipped_archive_lives_beside_another_rust_archive() {
                 let all: Vec<String> = (0..3).map(|n| format!(\"{n}\")).collect();\n    \
                 all.concat().len() as i32\n}\n";
     let mut rustc = Command::new("rustc");
-    rustc.args([
-        "--edition=2024",
-        "--crate-type=staticlib",
-        "-O",
-        "-Clto=fat",
-    ]);
+    rustc.args(["--edition=2024", "--crate-type=staticlib", "-O", "-Clto=fat"]);
     rustc.arg(source("other.rs", text)).arg("-o").arg(&other);
     output(&mut rustc);
-    let text = PROGRAM.replace(
-        "int main(void)\n{",
-        "int other(void);\nint main(void)\n{\n\tif (other() != 3)\n\t\treturn 9;",
-    );
+    let text =
+        PROGRAM.replace("int main(void)\n{", "int other(void);\nint main(void)\n{\n\tif (other() != 3)\n\t\treturn 9;");
     let other = other.to_string_lossy().into_owned();
     run_text("beside", &text, Linkage::Archive, &[&other]);
 }
@@ -95,14 +80,7 @@ fn make(tree: &Path, target: &str) {
     make.arg(format!("DESTDIR={}", tree.display()));
     make.arg(format!("BUILD={}", staged().display()));
     // Not the flags of the make that may run this test.
-    for name in [
-        "MAKEFLAGS",
-        "MFLAGS",
-        "MAKELEVEL",
-        "PREFIX",
-        "LIBDIR",
-        "INCLUDEDIR",
-    ] {
+    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PREFIX", "LIBDIR", "INCLUDEDIR"] {
         make.env_remove(name);
     }
     output(make.args(["PREFIX=/opt/kq", "LIBDIR=/opt/kq/lib64"]));
@@ -120,11 +98,7 @@ fn staged() -> PathBuf {
 
 /// Every file and link below a directory, relative to it, sorted.
 fn files(dir: &Path) -> Vec<String> {
-    let found = output(
-        Command::new("find")
-            .arg(dir)
-            .args(["!", "-type", "d", "-printf", "%P\\n"]),
-    );
+    let found = output(Command::new("find").arg(dir).args(["!", "-type", "d", "-printf", "%P\\n"]));
     let mut list: Vec<String> = found.lines().map(str::to_owned).collect();
     list.sort();
     list
@@ -152,10 +126,7 @@ fn installed_tree_is_complete_usable_and_removable() {
     let lib = tree.path().join("opt/kq/lib64");
     let target = |name: &str| fs::read_link(lib.join(name)).expect("a link");
     assert_eq!(target("libkqueue.so"), Path::new("libkqueue.so.0"));
-    assert_eq!(
-        lib.join(target("libkqueue.so.0")),
-        tree.path().join(&object)
-    );
+    assert_eq!(lib.join(target("libkqueue.so.0")), tree.path().join(&object));
     build_through_pkg_config(tree.path());
     make(tree.path(), "uninstall");
     assert_eq!(files(tree.path()), [""; 0]);
@@ -171,27 +142,20 @@ fn build_through_pkg_config(tree: &Path) {
     let ask = |arguments: &[&str]| {
         let mut command = Command::new("pkg-config");
         command.env("PKG_CONFIG_PATH", lib.join("pkgconfig"));
-        command.arg(format!(
-            "--define-variable=prefix={}",
-            tree.join("opt/kq").display()
-        ));
+        command.arg(format!("--define-variable=prefix={}", tree.join("opt/kq").display()));
         output(command.args(arguments).arg("libkqueue"))
     };
     assert_eq!(ask(&["--modversion"]).trim(), env!("CARGO_PKG_VERSION"));
     let source = source("installed.c", PROGRAM);
-    for (name, question) in [
-        ("installed", &["--cflags", "--libs"][..]),
-        ("installed-static", &["--static", "--cflags", "--libs"]),
-    ] {
+    for (name, question) in
+        [("installed", &["--cflags", "--libs"][..]), ("installed-static", &["--static", "--cflags", "--libs"])]
+    {
         let flags = ask(question);
         assert_eq!(flags.contains("-lrt"), name.ends_with("static"), "{flags}");
         let program = out_dir().join(name);
         // Not c_compiler(): its -I would find the source tree's header.
         let mut cc = Command::new(c_compiler().get_program());
-        cc.arg(&source)
-            .arg("-o")
-            .arg(&program)
-            .args(flags.split_whitespace());
+        cc.arg(&source).arg("-o").arg(&program).args(flags.split_whitespace());
         if name.ends_with("static") && static_libc() {
             cc.arg("-static");
         }

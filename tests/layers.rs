@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 /// What a part may name of the crate besides itself. Parts not listed are leaves.
 const MAY_USE: [(&str, &[&str]); 6] = [
     ("ffi", &["kqueue", "sys", "abi", "errno", "debug"]),
-    (
-        "kqueue",
-        &["filter", "sys", "knote", "abi", "errno", "debug"],
-    ),
+    ("kqueue", &["filter", "sys", "knote", "abi", "errno", "debug"]),
     ("filter", &["sys", "knote", "abi", "errno", "debug"]),
     ("sys", &["errno"]),
     ("debug", &["abi", "errno", "sys"]),
@@ -149,14 +146,8 @@ fn no_filter_names_another() {
         let code = source.lines.join("\n");
         let mut used = named_after(&code, "super::");
         used.extend(named_after(&code, "crate::filter::"));
-        let others = used
-            .iter()
-            .filter(|name| filters.contains(name) && **name != own);
-        wrong.extend(
-            others
-                .filter(|_| own != "mod")
-                .map(|name| format!("{own} names {name}")),
-        );
+        let others = used.iter().filter(|name| filters.contains(name) && **name != own);
+        wrong.extend(others.filter(|_| own != "mod").map(|name| format!("{own} names {name}")));
     }
     assert_eq!(wrong, [""; 0]);
 }
@@ -190,9 +181,6 @@ fn unsafe_stands_in_ffi_and_sys_alone() {
 #[test]
 fn named_after_reads_single_names_and_lists() {
     let code = "use crate::abi::{EV_ADD, a};\nuse crate::{errno::E, sys::{fd, epoll}, knote};";
-    assert_eq!(
-        named_after(code, "crate::"),
-        ["abi", "errno", "sys", "knote"]
-    );
+    assert_eq!(named_after(code, "crate::"), ["abi", "errno", "sys", "knote"]);
     assert_eq!(named_after("mycrate::x; x::crate::y", "crate::"), [""; 0]);
 }

@@ -10,8 +10,8 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::{mem, ptr};
 
 pub(crate) use kqueue::{
-    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISPATCH, EV_ENABLE, EV_ERROR, EV_ONESHOT, EVFILT_READ,
-    EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, NOTE_NSECONDS, NOTE_TRIGGER,
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISPATCH, EV_ENABLE, EV_ERROR, EV_ONESHOT, EVFILT_READ, EVFILT_TIMER, EVFILT_USER,
+    EVFILT_WRITE, NOTE_NSECONDS, NOTE_TRIGGER,
 };
 
 /// `struct kevent`.
@@ -21,8 +21,7 @@ pub(crate) type Kevent = Event;
 pub(crate) type Outcome<T = ()> = Result<T, String>;
 
 type KqueueFn = unsafe extern "C" fn() -> c_int;
-type KeventFn =
-    unsafe extern "C" fn(c_int, *const Event, c_int, *mut Event, c_int, *const timespec) -> c_int;
+type KeventFn = unsafe extern "C" fn(c_int, *const Event, c_int, *mut Event, c_int, *const timespec) -> c_int;
 type DrainFn = unsafe extern "C" fn();
 
 /// One implementation of kqueue.
@@ -36,11 +35,7 @@ pub(crate) struct Api {
 impl Api {
     /// The library of this package.
     pub(crate) fn ours() -> Api {
-        Api {
-            kqueue: kqueue::kqueue,
-            kevent: kqueue::kevent,
-            drain: Some(kqueue::libkqueue_drain_pending_close),
-        }
+        Api { kqueue: kqueue::kqueue, kevent: kqueue::kevent, drain: Some(kqueue::libkqueue_drain_pending_close) }
     }
 
     /// The library in `dir`, loaded apart from everything else.
@@ -126,16 +121,8 @@ impl Kq {
 
     /// `kevent()` with both lists.
     #[inline]
-    pub(crate) fn call(
-        &self,
-        changes: &[Kevent],
-        out: &mut [Kevent],
-        wait: Wait,
-    ) -> Outcome<usize> {
-        static ZERO: timespec = timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+    pub(crate) fn call(&self, changes: &[Kevent], out: &mut [Kevent], wait: Wait) -> Outcome<usize> {
+        static ZERO: timespec = timespec { tv_sec: 0, tv_nsec: 0 };
         let timeout = match wait {
             Wait::Forever => ptr::null(),
             Wait::Poll => &raw const ZERO,
@@ -150,25 +137,14 @@ impl Kq {
     /// Makes changes that must succeed, and takes no events.
     #[inline]
     pub(crate) fn change(&self, changes: &[Kevent]) -> Outcome {
-        expect(
-            "events of a call without room",
-            self.call(changes, &mut [], Wait::Poll)?,
-            0,
-        )
+        expect("events of a call without room", self.call(changes, &mut [], Wait::Poll)?, 0)
     }
 }
 
 /// A change.
 #[inline]
 pub(crate) fn change(ident: usize, filter: c_short, flags: c_ushort, udata: usize) -> Kevent {
-    Kevent {
-        ident,
-        filter,
-        flags,
-        fflags: 0,
-        data: 0,
-        udata: ptr::without_provenance_mut(udata),
-    }
+    Kevent { ident, filter, flags, fflags: 0, data: 0, udata: ptr::without_provenance_mut(udata) }
 }
 
 /// A change of a descriptor's knote.
@@ -193,9 +169,5 @@ pub(crate) fn events(n: usize) -> Vec<Kevent> {
 /// Fails unless `got` is `want`.
 #[inline]
 pub(crate) fn expect<T: PartialEq + std::fmt::Display>(what: &str, got: T, want: T) -> Outcome {
-    if got == want {
-        Ok(())
-    } else {
-        Err(format!("{what}: {got}, not {want}"))
-    }
+    if got == want { Ok(()) } else { Err(format!("{what}: {got}, not {want}")) }
 }

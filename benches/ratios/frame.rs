@@ -42,19 +42,8 @@ pub(crate) struct Workload {
 
 impl Workload {
     /// A workload whose sides are set up by `make`.
-    pub(crate) fn new(
-        name: impl Into<String>,
-        make: impl FnMut(Side) -> Outcome<Turn> + 'static,
-    ) -> Workload {
-        Workload {
-            name: name.into(),
-            make: Box::new(make),
-            ops: 1,
-            most: usize::MAX,
-            cores: 1,
-            fds: 1000,
-            peer_fds: 0,
-        }
+    pub(crate) fn new(name: impl Into<String>, make: impl FnMut(Side) -> Outcome<Turn> + 'static) -> Workload {
+        Workload { name: name.into(), make: Box::new(make), ops: 1, most: usize::MAX, cores: 1, fds: 1000, peer_fds: 0 }
     }
 
     /// How many operations one unit is; the time per operation is printed.
@@ -75,11 +64,7 @@ impl Workload {
     /// How many descriptors all sides have open together, about, and how many more
     /// where a peer takes part.
     pub(crate) fn fds(self, fds: u64, peer_fds: u64) -> Workload {
-        Workload {
-            fds,
-            peer_fds,
-            ..self
-        }
+        Workload { fds, peer_fds, ..self }
     }
 }
 
@@ -94,17 +79,9 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// For figures that are written down.
-    pub(crate) const FULL: Plan = Plan {
-        rounds: 15,
-        pairs: 8,
-        turn: 5_000_000,
-    };
+    pub(crate) const FULL: Plan = Plan { rounds: 15, pairs: 8, turn: 5_000_000 };
     /// For a look.
-    pub(crate) const QUICK: Plan = Plan {
-        rounds: 9,
-        pairs: 2,
-        turn: 3_000_000,
-    };
+    pub(crate) const QUICK: Plan = Plan { rounds: 9, pairs: 2, turn: 3_000_000 };
 }
 
 /// How long the late work of a turn may take and still be counted, ns.
@@ -125,10 +102,7 @@ fn timed(turn: &mut Turn, units: usize) -> Outcome<Time> {
     turn(units)?;
     let wall = sys::now() - wall;
     sys::sleep_until(sys::now() + SETTLE);
-    Ok(Time {
-        cpu: sys::cpu() - cpu,
-        wall,
-    })
+    Ok(Time { cpu: sys::cpu() - cpu, wall })
 }
 
 /// Units for a turn of the planned length on the raw side. The fastest of a few tries
@@ -171,10 +145,7 @@ fn over(a: u64, b: u64) -> f64 {
 
 impl Column {
     fn new() -> Column {
-        Column {
-            rounds: [Vec::new(), Vec::new()],
-            pairs: [Vec::new(), Vec::new()],
-        }
+        Column { rounds: [Vec::new(), Vec::new()], pairs: [Vec::new(), Vec::new()] }
     }
 
     /// One round of this side: its turns beside raw's.
@@ -198,10 +169,7 @@ impl Column {
             let steady = quantile(rounds, 0.75) - quantile(rounds, 0.25) <= 0.05 * mid;
             let (low, high) = (quantile(pairs, 0.1), quantile(pairs, 0.9));
             let mark = if steady { ' ' } else { '~' };
-            parts.push(format!(
-                "{mid:6.3}{mark} {:13}",
-                format!("{low:.2}..{high:.2}")
-            ));
+            parts.push(format!("{mid:6.3}{mark} {:13}", format!("{low:.2}..{high:.2}")));
         }
         parts.join(" ")
     }
@@ -215,22 +183,9 @@ fn sum_cpu(times: &[Time]) -> u64 {
 pub(crate) fn heading(columns: &[&str]) {
     let names: Vec<_> = columns
         .iter()
-        .map(|c| {
-            format!(
-                "{:>12} {:7} {:>12} {:7}",
-                format!("{c} cpu"),
-                "",
-                format!("{c} wall"),
-                ""
-            )
-        })
+        .map(|c| format!("{:>12} {:7} {:>12} {:7}", format!("{c} cpu"), "", format!("{c} wall"), ""))
         .collect();
-    say(&format!(
-        "{:28}{:>9}  {}\n",
-        "workload",
-        "raw ns/op",
-        names.join(" ")
-    ));
+    say(&format!("{:28}{:>9}  {}\n", "workload", "raw ns/op", names.join(" ")));
 }
 
 fn say(text: &str) {
@@ -248,9 +203,7 @@ pub(crate) fn run(mut work: Workload, libs: &[Side], plan: Plan, nofile: u64) ->
     let more = libs.iter().enumerate().filter(more).count() as u64;
     let fds = work.fds + work.peer_fds * more;
     if fds > nofile {
-        say(&format!(
-            "skipped: wants {fds} descriptors, {nofile} are allowed\n"
-        ));
+        say(&format!("skipped: wants {fds} descriptors, {nofile} are allowed\n"));
         return Ok(());
     }
     let cores = sys::cores();
@@ -325,11 +278,7 @@ fn rounds(
 }
 
 /// One round: the times of every side, or the side that failed and why.
-fn round(
-    turns: &mut [Turn],
-    units: usize,
-    pairs: usize,
-) -> Result<Vec<Vec<Time>>, (usize, String)> {
+fn round(turns: &mut [Turn], units: usize, pairs: usize) -> Result<Vec<Vec<Time>>, (usize, String)> {
     let mut times = vec![Vec::with_capacity(pairs); turns.len()];
     for pair in 0..pairs {
         for step in 0..turns.len() {

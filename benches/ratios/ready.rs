@@ -29,27 +29,17 @@ pub(crate) fn list() -> Vec<Workload> {
     }
     all.push(Workload::new("add-delete", |side| add_delete(side, 1)));
     all.push(Workload::new("add-delete-64", |side| add_delete(side, 64)).ops(64));
-    all.push(Workload::new("oneshot-readd", |side| {
-        rearm(side, EV_ADD | EV_ONESHOT)
-    }));
-    all.push(Workload::new("dispatch-enable", |side| {
-        rearm(side, EV_ENABLE | EV_DISPATCH)
-    }));
+    all.push(Workload::new("oneshot-readd", |side| rearm(side, EV_ADD | EV_ONESHOT)));
+    all.push(Workload::new("dispatch-enable", |side| rearm(side, EV_ENABLE | EV_DISPATCH)));
     all
 }
 
 /// Checks one EVFILT_READ event of `fd`.
 #[inline]
 pub(crate) fn check_read(event: &Kevent, fd: RawFd, bytes: isize) -> Outcome {
-    let fits = event.ident == fd as usize
-        && event.filter == EVFILT_READ
-        && event.data == bytes
-        && event.flags & EV_ERROR == 0;
-    if fits {
-        Ok(())
-    } else {
-        Err(format!("not the READ event of {fd}: {event:?}"))
-    }
+    let fits =
+        event.ident == fd as usize && event.filter == EVFILT_READ && event.data == bytes && event.flags & EV_ERROR == 0;
+    if fits { Ok(()) } else { Err(format!("not the READ event of {fd}: {event:?}")) }
 }
 
 /// Checks the same of an epoll event, and asks for the bytes as `data` would tell them.
@@ -57,11 +47,7 @@ pub(crate) fn check_read(event: &Kevent, fd: RawFd, bytes: isize) -> Outcome {
 pub(crate) fn check_in(event: &epoll_event, token: u64, fd: RawFd, bytes: i32) -> Outcome {
     let (mask, got) = (event.events, event.u64);
     let fits = got == token && mask & EPOLLIN as u32 != 0 && (lean() || sys::fionread(fd) == bytes);
-    if fits {
-        Ok(())
-    } else {
-        Err(format!("not readable: {mask:#x} of {got}"))
-    }
+    if fits { Ok(()) } else { Err(format!("not readable: {mask:#x} of {got}")) }
 }
 
 /// Write a byte, wait for it, read it.
@@ -152,21 +138,13 @@ fn registered(size: usize, clear: bool) -> Workload {
     let idle: OnceCell<Rc<Vec<OwnedFd>>> = OnceCell::new();
     let mode = if clear { "clear" } else { "level" };
     let make = move |side| {
-        let idle = idle.get_or_init(|| {
-            Rc::new(
-                (ACTIVE..size)
-                    .map(|_| sys::idle_socket())
-                    .collect::<Vec<_>>(),
-            )
-        });
+        let idle = idle.get_or_init(|| Rc::new((ACTIVE..size).map(|_| sys::idle_socket()).collect::<Vec<_>>()));
         registered_turn(side, Rc::clone(idle), clear)
     };
     // Every side has socketpairs of its own for the active ones.
     let side = 2 * ACTIVE as u64;
     let fds = size as u64 + 2 * side + 100;
-    Workload::new(format!("registered-{size}-{mode}"), make)
-        .ops(ACTIVE)
-        .fds(fds, side)
+    Workload::new(format!("registered-{size}-{mode}"), make).ops(ACTIVE).fds(fds, side)
 }
 
 fn registered_turn(side: Side, idle: Rc<Vec<OwnedFd>>, clear: bool) -> Outcome<Turn> {
@@ -174,9 +152,7 @@ fn registered_turn(side: Side, idle: Rc<Vec<OwnedFd>>, clear: bool) -> Outcome<T
     let per = idle.len() / ACTIVE;
     // Idle ones first, then one active, and so on; the token of an idle one is ACTIVE.
     let order = (0..ACTIVE).flat_map(|i| {
-        let rest = idle[i * per..(i + 1) * per]
-            .iter()
-            .map(|fd| (sys::raw(fd), ACTIVE));
+        let rest = idle[i * per..(i + 1) * per].iter().map(|fd| (sys::raw(fd), ACTIVE));
         rest.chain([(sys::raw(&pairs[i].0), i)])
     });
     Ok(match side {
@@ -208,9 +184,7 @@ fn registered_turn(side: Side, idle: Rc<Vec<OwnedFd>>, clear: bool) -> Outcome<T
         Side::Lib(lib) => {
             let kq = lib.open()?;
             let mode = if clear { EV_ADD | EV_CLEAR } else { EV_ADD };
-            let adds: Vec<_> = order
-                .map(|(fd, i)| on_fd(fd, EVFILT_READ, mode, i))
-                .collect();
+            let adds: Vec<_> = order.map(|(fd, i)| on_fd(fd, EVFILT_READ, mode, i)).collect();
             kq.change(&adds)?;
             Box::new(move |n| {
                 let _held = &idle;
@@ -244,10 +218,7 @@ impl Seen {
         for (_, peer) in pairs {
             sys::write(sys::raw(peer), b"x");
         }
-        Seen {
-            left: pairs.len(),
-            seen: [false; ACTIVE],
-        }
+        Seen { left: pairs.len(), seen: [false; ACTIVE] }
     }
 
     /// The descriptor of number `i`, which must come once.
@@ -290,11 +261,7 @@ fn add_delete(side: Side, batch: usize) -> Outcome<Turn> {
                         sys::epoll_ctl(sys::raw(&ep), EPOLL_CTL_DEL, sys::raw(fd), 0, 0);
                     }
                 }
-                api::expect(
-                    "events",
-                    sys::epoll_wait(sys::raw(&ep), &mut [NONE; 8], 0),
-                    0,
-                )
+                api::expect("events", sys::epoll_wait(sys::raw(&ep), &mut [NONE; 8], 0), 0)
             })
         }
         Side::Lib(lib) => {

@@ -37,10 +37,7 @@ fn owned_pair(fds: [c_int; 2], what: &str) -> (OwnedFd, OwnedFd) {
 pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
     let mut fds = [-1; 2];
     // SAFETY: `fds` holds two ints, as pipe2 writes.
-    must(
-        unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) },
-        "pipe2",
-    );
+    must(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) }, "pipe2");
     owned_pair(fds, "pipe2")
 }
 
@@ -49,10 +46,7 @@ pub(crate) fn socketpair() -> (OwnedFd, OwnedFd) {
     let mut fds = [-1; 2];
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: `fds` holds two ints, as socketpair writes.
-    must(
-        unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) },
-        "socketpair",
-    );
+    must(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) }, "socketpair");
     owned_pair(fds, "socketpair")
 }
 
@@ -66,37 +60,25 @@ pub(crate) fn idle_socket() -> OwnedFd {
 /// A non-blocking eventfd at 0.
 pub(crate) fn eventfd() -> OwnedFd {
     // SAFETY: takes no pointers.
-    owned(
-        unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) },
-        "eventfd",
-    )
+    owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }, "eventfd")
 }
 
 /// A disarmed timerfd on CLOCK_MONOTONIC.
 pub(crate) fn timerfd() -> OwnedFd {
     let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
     // SAFETY: takes no pointers.
-    owned(
-        unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) },
-        "timerfd_create",
-    )
+    owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) }, "timerfd_create")
 }
 
 /// Nanoseconds as a `timespec`.
 pub(crate) fn timespec_of(ns: u64) -> timespec {
-    timespec {
-        tv_sec: (ns / 1_000_000_000) as libc::time_t,
-        tv_nsec: (ns % 1_000_000_000) as libc::c_long,
-    }
+    timespec { tv_sec: (ns / 1_000_000_000) as libc::time_t, tv_nsec: (ns % 1_000_000_000) as libc::c_long }
 }
 
 /// Arms a timerfd for `at` nanoseconds of CLOCK_MONOTONIC, once; 0 disarms.
 #[inline]
 pub(crate) fn timerfd_set(fd: RawFd, at: u64) {
-    let spec = itimerspec {
-        it_interval: timespec_of(0),
-        it_value: timespec_of(at),
-    };
+    let spec = itimerspec { it_interval: timespec_of(0), it_value: timespec_of(at) };
     // SAFETY: `spec` outlives the call; a null old value is allowed.
     let ret = unsafe { libc::timerfd_settime(fd, libc::TFD_TIMER_ABSTIME, &spec, ptr::null_mut()) };
     must(ret, "timerfd_settime");
@@ -105,24 +87,15 @@ pub(crate) fn timerfd_set(fd: RawFd, at: u64) {
 /// A new epoll.
 pub(crate) fn epoll() -> OwnedFd {
     // SAFETY: takes no pointers.
-    owned(
-        unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) },
-        "epoll_create1",
-    )
+    owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }, "epoll_create1")
 }
 
 /// `epoll_ctl` with the event mask `events` and the data `token`.
 #[inline]
 pub(crate) fn epoll_ctl(ep: RawFd, op: c_int, fd: RawFd, events: c_int, token: u64) {
-    let mut event = epoll_event {
-        events: events as u32,
-        u64: token,
-    };
+    let mut event = epoll_event { events: events as u32, u64: token };
     // SAFETY: `event` outlives the call.
-    must(
-        unsafe { libc::epoll_ctl(ep, op, fd, &mut event) },
-        "epoll_ctl",
-    );
+    must(unsafe { libc::epoll_ctl(ep, op, fd, &mut event) }, "epoll_ctl");
 }
 
 /// `epoll_wait`; `timeout` in milliseconds, -1 for ever.
@@ -130,10 +103,7 @@ pub(crate) fn epoll_ctl(ep: RawFd, op: c_int, fd: RawFd, events: c_int, token: u
 pub(crate) fn epoll_wait(ep: RawFd, out: &mut [epoll_event], timeout: c_int) -> usize {
     let room = c_int::try_from(out.len()).unwrap_or(c_int::MAX);
     // SAFETY: `out` has room for `room` events.
-    must(
-        unsafe { libc::epoll_wait(ep, out.as_mut_ptr(), room, timeout) },
-        "epoll_wait",
-    ) as usize
+    must(unsafe { libc::epoll_wait(ep, out.as_mut_ptr(), room, timeout) }, "epoll_wait") as usize
 }
 
 /// Writes all of `bytes`, which the object has room for.
@@ -157,10 +127,7 @@ pub(crate) fn read(fd: RawFd, buf: &mut [u8]) -> usize {
 pub(crate) fn fionread(fd: RawFd) -> c_int {
     let mut n: c_int = 0;
     // SAFETY: FIONREAD writes one int.
-    must(
-        unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut n) },
-        "FIONREAD",
-    );
+    must(unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut n) }, "FIONREAD");
     n
 }
 
@@ -169,21 +136,14 @@ pub(crate) fn fionread(fd: RawFd) -> c_int {
 pub(crate) fn outq(fd: RawFd) -> c_int {
     let mut n: c_int = 0;
     // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int.
-    must(
-        unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut n) },
-        "SIOCOUTQ",
-    );
+    must(unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut n) }, "SIOCOUTQ");
     n
 }
 
 /// Whether `fd` polls readable within `timeout` milliseconds.
 #[inline]
 pub(crate) fn readable(fd: RawFd, timeout: c_int) -> bool {
-    let mut set = pollfd {
-        fd,
-        events: libc::POLLIN,
-        revents: 0,
-    };
+    let mut set = pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd, and the count says so.
     must(unsafe { libc::poll(&mut set, 1, timeout) }, "poll") == 1
 }
@@ -229,9 +189,7 @@ pub(crate) fn cores() -> Vec<usize> {
     must(ret, "sched_getaffinity");
     // SAFETY: every index is below CPU_SETSIZE.
     let has = |core: usize| unsafe { libc::CPU_ISSET(core, &set) };
-    (0..libc::CPU_SETSIZE as usize)
-        .filter(|&core| has(core))
-        .collect()
+    (0..libc::CPU_SETSIZE as usize).filter(|&core| has(core)).collect()
 }
 
 /// Binds every thread of the process, the library's too, to `cores`.
@@ -243,10 +201,7 @@ pub(crate) fn bind(cores: &[usize]) {
         unsafe { libc::CPU_SET(core, &mut set) };
     }
     let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
-    for tid in tasks
-        .flatten()
-        .filter_map(|t| t.file_name().to_str()?.parse::<c_int>().ok())
-    {
+    for tid in tasks.flatten().filter_map(|t| t.file_name().to_str()?.parse::<c_int>().ok()) {
         // A thread may end between the listing and the call; then there is nothing to bind.
         // SAFETY: the size is that of `set`.
         unsafe { libc::sched_setaffinity(tid, size_of_val(&set), &set) };
@@ -255,21 +210,12 @@ pub(crate) fn bind(cores: &[usize]) {
 
 /// Raises RLIMIT_NOFILE as far as it goes, up to `want`; what is allowed now.
 pub(crate) fn raise_nofile(want: u64) -> u64 {
-    let mut now = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `now` is written.
-    must(
-        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut now) },
-        "getrlimit",
-    );
+    must(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut now) }, "getrlimit");
     let tries = [now.rlim_max.max(want), now.rlim_max];
     for max in tries {
-        let limit = libc::rlimit {
-            rlim_cur: max.min(want).max(now.rlim_cur),
-            rlim_max: max,
-        };
+        let limit = libc::rlimit { rlim_cur: max.min(want).max(now.rlim_cur), rlim_max: max };
         // SAFETY: `limit` outlives the call.
         if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } == 0 {
             return limit.rlim_cur;

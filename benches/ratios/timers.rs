@@ -24,20 +24,10 @@ pub(crate) fn list() -> Vec<Workload> {
     const SPARE: u64 = 1000;
     let (many, fewer) = (MANY as u64, FEWER as u64);
     vec![
-        Workload::new("timers-armed", |side| armed(side, MANY, heap_armed))
-            .ops(MANY)
-            .fds(SPARE, many),
-        Workload::new("timers-armed-fd", |side| armed(side, FEWER, fd_armed))
-            .ops(FEWER)
-            .fds(fewer + SPARE, fewer),
-        Workload::new("timers-fired", |side| fired(side, heap_fired))
-            .ops(MANY)
-            .most(1)
-            .fds(SPARE, many),
-        Workload::new("timers-fired-fd", |side| fired(side, fd_fired))
-            .ops(MANY)
-            .most(1)
-            .fds(many + SPARE, many),
+        Workload::new("timers-armed", |side| armed(side, MANY, heap_armed)).ops(MANY).fds(SPARE, many),
+        Workload::new("timers-armed-fd", |side| armed(side, FEWER, fd_armed)).ops(FEWER).fds(fewer + SPARE, fewer),
+        Workload::new("timers-fired", |side| fired(side, heap_fired)).ops(MANY).most(1).fds(SPARE, many),
+        Workload::new("timers-fired-fd", |side| fired(side, fd_fired)).ops(MANY).most(1).fds(many + SPARE, many),
     ]
 }
 
@@ -64,10 +54,7 @@ struct Heap {
 
 impl Heap {
     fn new(timers: usize) -> Heap {
-        Heap {
-            heap: Vec::with_capacity(timers),
-            place: vec![usize::MAX; timers],
-        }
+        Heap { heap: Vec::with_capacity(timers), place: vec![usize::MAX; timers] }
     }
 
     fn earliest(&self) -> Option<(u64, usize)> {
@@ -134,12 +121,7 @@ impl Loop {
     fn new(timers: usize) -> Loop {
         let (ep, timer) = (sys::epoll(), sys::timerfd());
         sys::epoll_ctl(sys::raw(&ep), EPOLL_CTL_ADD, sys::raw(&timer), EPOLLIN, 7);
-        Loop {
-            ep,
-            timer,
-            heap: Heap::new(timers),
-            set: u64::MAX,
-        }
+        Loop { ep, timer, heap: Heap::new(timers), set: u64::MAX }
     }
 
     #[inline]
@@ -179,11 +161,7 @@ fn armed(side: Side, count: usize, raw: fn(usize) -> Turn) -> Outcome<Turn> {
         }
         api::expect("events", kq.call(&[], &mut api::events(8), Wait::Poll)?, 0)?;
         let gone = |i| kq.change(&[change(i, EVFILT_TIMER, EV_DELETE, i)]).is_err();
-        api::expect(
-            "timers deleted",
-            (0..count).step_by(count / 10).all(gone),
-            true,
-        )
+        api::expect("timers deleted", (0..count).step_by(count / 10).all(gone), true)
     }))
 }
 
@@ -211,13 +189,7 @@ fn fd_armed(count: usize) -> Turn {
             let mut timers: Vec<_> = (0..count).map(|_| None).collect();
             for (i, slot) in timers.iter_mut().enumerate() {
                 let fd = sys::timerfd();
-                sys::epoll_ctl(
-                    sys::raw(&ep),
-                    EPOLL_CTL_ADD,
-                    sys::raw(&fd),
-                    EPOLLIN,
-                    i as u64,
-                );
+                sys::epoll_ctl(sys::raw(&ep), EPOLL_CTL_ADD, sys::raw(&fd), EPOLLIN, i as u64);
                 sys::timerfd_set(sys::raw(&fd), now + delay(i) as u64 * 1_000_000);
                 *slot = Some(fd);
             }
@@ -225,11 +197,7 @@ fn fd_armed(count: usize) -> Turn {
                 timers[shuffled(i, count)] = None;
             }
         }
-        api::expect(
-            "events",
-            sys::epoll_wait(sys::raw(&ep), &mut [NONE; 8], 0),
-            0,
-        )
+        api::expect("events", sys::epoll_wait(sys::raw(&ep), &mut [NONE; 8], 0), 0)
     })
 }
 
@@ -258,10 +226,7 @@ struct Fired {
 
 impl Fired {
     fn none() -> Fired {
-        Fired {
-            seen: vec![false; MANY],
-            left: MANY,
-        }
+        Fired { seen: vec![false; MANY], left: MANY }
     }
 
     #[inline]
@@ -320,11 +285,7 @@ fn heap_fired() -> Turn {
             }
             until_due();
             while fired.left > 0 {
-                api::expect(
-                    "events",
-                    sys::epoll_wait(sys::raw(&ours.ep), &mut out, -1),
-                    1,
-                )?;
+                api::expect("events", sys::epoll_wait(sys::raw(&ours.ep), &mut out, -1), 1)?;
                 sys::read(sys::raw(&ours.timer), &mut count);
                 let now = sys::now();
                 while let Some((deadline, timer)) = ours.heap.earliest() {
@@ -349,13 +310,7 @@ fn fd_fired() -> Turn {
     let ep = sys::epoll();
     let timers: Vec<_> = (0..MANY).map(|_| sys::timerfd()).collect();
     for (i, fd) in timers.iter().enumerate() {
-        sys::epoll_ctl(
-            sys::raw(&ep),
-            EPOLL_CTL_ADD,
-            sys::raw(fd),
-            EPOLLIN,
-            i as u64,
-        );
+        sys::epoll_ctl(sys::raw(&ep), EPOLL_CTL_ADD, sys::raw(fd), EPOLLIN, i as u64);
     }
     Box::new(move |n| {
         let (mut out, mut count) = ([NONE; 256], [0; 8]);

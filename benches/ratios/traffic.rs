@@ -78,14 +78,7 @@ fn raw_server(pairs: &[Pair]) -> Server {
                     api::expect("ready as asked", mask & (want | other), want)?;
                     let mut interest = IN;
                     if want == EPOLLIN {
-                        take_request(
-                            fd,
-                            if lean() {
-                                MESSAGE
-                            } else {
-                                sys::fionread(fd) as usize
-                            },
-                        )?;
+                        take_request(fd, if lean() { MESSAGE } else { sys::fionread(fd) as usize })?;
                         interest |= EPOLLOUT;
                     } else {
                         api::expect("unsent", if lean() { 0 } else { sys::outq(fd) }, 0)?;
@@ -212,9 +205,7 @@ fn tcp_echo(side: Side) -> Outcome<Turn> {
                 let why = echo.server.take().map(JoinHandle::join);
                 return Err(format!("{came} bytes came back; the server: {why:?}"));
             }
-            echo.client
-                .read_exact(&mut buf)
-                .map_err(|e| e.to_string())?;
+            echo.client.read_exact(&mut buf).map_err(|e| e.to_string())?;
         }
         Ok(())
     }))

@@ -147,11 +147,7 @@ fn user_two_threads(side: Side) -> Outcome<Turn> {
             }
         }
         shared.back.silent()?;
-        api::expect(
-            "answers",
-            shared.answered.load(Ordering::Relaxed),
-            before + n,
-        )
+        api::expect("answers", shared.answered.load(Ordering::Relaxed), before + n)
     }))
 }
 

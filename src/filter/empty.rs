@@ -5,19 +5,17 @@
 //! milliseconds, by a timer in the kqueue's heap; with nothing out no timer runs, since the
 //! knote is ready. A listening socket is always empty; what is no socket is EINVAL.
 
-use super::timers::NEVER;
 use super::{Facts, Fate, Filter, Outcome, Queue, descriptor};
 use crate::abi::Kevent;
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
 use crate::sys::clock::Clock;
 use crate::sys::file::{self, Sort};
+use std::os::fd::RawFd;
 
-/// The row of EVFILT_EMPTY; `own` is the index of the timer that looks again.
+/// The row of EVFILT_EMPTY; `own` is the socket's inode number, as far as it fits: what
+/// tells the socket from a later one under the same descriptor.
 pub(crate) struct Empty;
-
-/// How long until the next look, ns.
-const AGAIN: u64 = 4_000_000;
 
 impl Filter for Empty {
     fn on_descriptor(&self) -> bool {
@@ -33,62 +31,50 @@ impl Filter for Empty {
         if file::sort(fd)? != Sort::Socket {
             return Err(Errno::EINVAL);
         }
-        let inode = file::inode(fd)?;
+        queue.knotes[slot].own = identity(fd)?;
         queue.timers.prepare(Clock::Monotonic, &queue.epoll.clone())?;
-        let index = queue.timers.new_timer(slot, Clock::Monotonic, NEVER, 0);
-        // The timer has no period of its own to count: its place holds the identity.
-        queue.timers.get(index).reported = inode;
-        queue.knotes[slot].own = index;
         queue.knotes.activate(slot);
         Ok(())
     }
 
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
+        check(queue, slot)?;
         let knote = &mut queue.knotes[slot];
         knote.fflags = change.fflags;
         knote.data = change.data;
-        let (index, fd) = (knote.own, descriptor(knote.ident)?);
-        if file::inode(fd)? != queue.timers.get(index).reported {
-            return Err(Errno::ENOENT);
-        }
-        if queue.knotes[slot].is_enabled() {
-            queue.knotes.activate(slot);
-        } else {
-            queue.timers.stop(index);
-        }
-        Ok(0)
+        queue.knotes.activate(slot);
+        Ok(())
     }
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
-        let knote = queue.knotes[slot];
-        let identity = queue.timers.get(knote.own).reported;
-        queue.timers.delete(knote.own);
-        if file::inode(descriptor(knote.ident)?)? == identity { Ok(()) } else { Err(Errno::ENOENT) }
+        check(queue, slot).map(|_| ())
     }
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
-        let knote = queue.knotes[slot];
-        let Ok(fd) = descriptor(knote.ident) else { return Outcome::Gone };
-        if file::inode(fd) != Ok(queue.timers.get(knote.own).reported) {
-            return Outcome::Gone;
-        }
+        let Ok(fd) = check(queue, slot) else { return Outcome::Gone };
         // A socket that has no send queue to ask for (a listener) has nothing in it.
         if file::unsent_bytes(fd).unwrap_or(0) == 0 {
             return Outcome::Ready(Facts { again: true, ..Facts::default() });
         }
-        look_again(queue, slot);
+        // The timerfd is there since the knote was attached.
+        let _ = queue.look_again(slot);
         Outcome::NotReady
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
         if fate == Fate::Cleared {
-            look_again(queue, slot);
+            let _ = queue.look_again(slot);
         }
     }
 }
 
-fn look_again(queue: &mut Queue, slot: Slot) {
-    let index = queue.knotes[slot].own;
-    queue.timers.get(index).deadline = Clock::Monotonic.now().saturating_add(AGAIN);
-    queue.timers.start(index);
+fn identity(fd: RawFd) -> Result<u32> {
+    file::inode(fd).map(|inode| inode as u32)
+}
+
+/// The descriptor, if it still names the knote's socket: ENOENT if another, EBADF if none.
+fn check(queue: &Queue, slot: Slot) -> Result<RawFd> {
+    let knote = &queue.knotes[slot];
+    let fd = descriptor(knote.ident)?;
+    if identity(fd)? == knote.own { Ok(fd) } else { Err(Errno::ENOENT) }
 }

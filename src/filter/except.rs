@@ -29,11 +29,11 @@ impl Filter for Except {
         fd::attach(queue, slot, false)
     }
 
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         let knote = &mut queue.knotes[slot];
         knote.fflags = change.fflags;
         knote.data = change.data;
-        fd::modify(queue, slot, false).map(|()| 0)
+        fd::modify(queue, slot, false)
     }
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
@@ -41,8 +41,9 @@ impl Filter for Except {
     }
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
-        let Some(mask) = fd::readiness(queue, slot) else {
-            return fd::unready(queue, slot, false);
+        let mask = match fd::readiness(queue, slot) {
+            Ok(mask) => mask,
+            Err(outcome) => return outcome,
         };
         let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
         if !crate::sys::fd::is_open(number) {

@@ -247,15 +247,20 @@ fn apply(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
     let wanted = wanted(queue, fd, set);
     let armed = queue.fds.entry(fd).map_or(0, |entry| entry.armed[set]);
     let (token, target) = (queue.fds.token(fd), target(queue, fd));
-    with_set(queue, set, |epoll| match (armed, wanted) {
+    // A number that was in the set and now cannot be polled (EPERM) is another file's.
+    let other_file = |errno| if errno == Errno::EPERM { Errno::ENOENT } else { errno };
+    let mut crowded = false;
+    let applied = with_set(queue, set, |epoll| match (armed, wanted) {
         (0, 0) => Ok(()),
         (0, _) => match epoll.add(target, wanted, token) {
             Err(Errno::EEXIST) => epoll.modify(target, wanted, token),
-            other => other,
+            other => other.inspect_err(|&errno| crowded = errno == Errno::EINVAL),
         },
-        (_, 0) => epoll.delete(target),
-        _ => epoll.modify(target, wanted, token),
-    })?;
+        (_, 0) => epoll.delete(target).map_err(other_file),
+        _ => epoll.modify(target, wanted, token).map_err(other_file),
+    });
+    queue.crowded |= crowded;
+    applied?;
     queue.fds.entry_mut(fd).armed[set] = wanted;
     Ok(())
 }
@@ -426,17 +431,23 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
     }
 }
 
-/// What epoll says of a knote's descriptor: as reported in this scan, or asked for anew.
-/// `None`: nothing any more.
-pub(super) fn readiness(queue: &Queue, slot: Slot) -> Option<u32> {
-    let knote = &queue.knotes[slot];
+/// What epoll says of a knote's descriptor: as reported in this scan, or, for a knote
+/// that has waited on the ready list since, asked for anew: the condition may have passed,
+/// and the number may be another file's. The error is what to answer instead of an event.
+pub(super) fn readiness(queue: &mut Queue, slot: Slot) -> core::result::Result<u32, Outcome> {
+    let knote = queue.knotes[slot];
     if knote.hinted == queue.scan {
-        return Some(u32::from(knote.hint));
+        return Ok(u32::from(knote.hint));
     }
-    let fd = descriptor(knote.ident).ok()?;
+    let Ok(fd) = descriptor(knote.ident) else { return Err(Outcome::Gone) };
+    if !is_registered(queue, fd, set_of(&knote)) {
+        return Err(Outcome::Gone);
+    }
     let events = i16::try_from(interest(knote.filter)).unwrap_or(0);
-    let now = u32::from(sys_fd::poll_now(target(queue, fd), events).unsigned_abs());
-    (now != 0).then_some(now)
+    match u32::from(sys_fd::poll_now(target(queue, fd), events).unsigned_abs()) {
+        0 => Err(unready(queue, slot, false)),
+        mask => Ok(mask),
+    }
 }
 
 /// The whole ready mask of a descriptor, hang-ups of both sides included.

@@ -9,8 +9,8 @@
 //! epoll cannot tell here when the number names another file, so each look compares the
 //! file's identity.
 
-use super::{Fate, Filter, Outcome, Queue, descriptor, growth};
 use super::{Facts, ROW_FILE_READ, ROW_FILE_WRITE};
+use super::{Fate, Filter, Outcome, Queue, descriptor, growth};
 use crate::abi::{EV_CLEAR, EVFILT_READ, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
@@ -77,8 +77,8 @@ fn forget_if_other(queue: &mut Queue, fd: RawFd) -> Result<()> {
     for column in 0..super::fd::COLUMNS {
         if let Some(slot) = queue.fds.knote(fd, column) {
             let knote = queue.knotes[slot];
-            let same = matches!(knote.row, ROW_FILE_READ | ROW_FILE_WRITE)
-                && queue.files.get(knote.own).identity == identity;
+            let same =
+                matches!(knote.row, ROW_FILE_READ | ROW_FILE_WRITE) && queue.files.get(knote.own).identity == identity;
             if !same {
                 queue.forget(fd);
                 return Ok(());
@@ -96,13 +96,13 @@ fn check(queue: &mut Queue, slot: Slot) -> Result<RawFd> {
     if same { Ok(fd) } else { Err(Errno::ENOENT) }
 }
 
-fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
     check(queue, slot)?;
     let knote = &mut queue.knotes[slot];
     knote.fflags = change.fflags;
     knote.data = change.data;
     queue.knotes.activate(slot);
-    Ok(0)
+    Ok(())
 }
 
 fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
@@ -145,7 +145,7 @@ impl Filter for FileRead {
         attach(queue, slot)
     }
 
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         modify(queue, slot, change)
     }
 
@@ -175,10 +175,12 @@ impl Filter for FileRead {
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
         // An edge is the next write.
         let cleared = queue.knotes[slot].flags & EV_CLEAR != 0;
-        if fate == Fate::Cleared && cleared && queue.files.get(queue.knotes[slot].own).regular {
-            if let Ok(fd) = check(queue, slot) {
-                watch(queue, slot, fd);
-            }
+        if fate == Fate::Cleared
+            && cleared
+            && queue.files.get(queue.knotes[slot].own).regular
+            && let Ok(fd) = check(queue, slot)
+        {
+            watch(queue, slot, fd);
         }
         if fate == Fate::Spent {
             let _ = detach(queue, slot);
@@ -203,7 +205,7 @@ impl Filter for FileWrite {
         attach(queue, slot)
     }
 
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         modify(queue, slot, change)
     }
 

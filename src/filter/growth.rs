@@ -2,30 +2,34 @@
 //!
 //! A user has 128 inotify instances for all processes, so neither files nor kqueues may
 //! cost one each. The instance stands, edge-triggered, in the epoll of every kqueue that
-//! waits for a file. Each new event wakes them all; whichever thread reads first drops a
-//! note into the letter box of every kqueue concerned, and the others find theirs when
-//! they take the lock after it. Lock order: a kqueue, then this one, then nothing.
+//! waits for a file; whichever thread reads first drops a note into the letter box of
+//! every kqueue concerned and wakes the others, for whom epoll would find nothing left to
+//! tell. Lock order: a kqueue, then this one, then a letter box.
 
 use super::{Queue, token};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
 use crate::sys::epoll;
+use crate::sys::eventfd::Waker;
 use crate::sys::fork::PerProcess;
 use crate::sys::inotify::Inotify;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Names of knotes to look at again.
-type LetterBox = Arc<Mutex<Vec<u64>>>;
+/// A kqueue's letters: names of knotes to look at again.
+struct LetterBox {
+    letters: Mutex<Vec<u64>>,
+    waker: Arc<Waker>,
+}
 
 /// A kqueue's part in the instance.
 pub(crate) struct Subscription {
-    letters: LetterBox,
+    letters: Arc<LetterBox>,
 }
 
 struct Reader {
-    letters: LetterBox,
+    letters: Arc<LetterBox>,
     name: u64,
 }
 
@@ -51,14 +55,14 @@ fn with_hub<T>(f: impl FnOnce(&mut Hub) -> Result<T>) -> Result<T> {
 /// the watch. EMFILE, ENOSPC, ENOMEM.
 pub(super) fn watch(queue: &mut Queue, slot: Slot, fd: RawFd) -> Result<i32> {
     let name = queue.knotes.name(slot);
-    let (epoll, subscription) = (queue.epoll.clone(), &mut queue.growth);
+    let (epoll, waker, subscription) = (queue.epoll.clone(), queue.waker.clone(), &mut queue.growth);
     with_hub(|hub| {
         if subscription.is_none() {
             epoll.add(hub.inotify.as_raw_fd(), epoll::IN | epoll::ET, token::GROWTH)?;
-            *subscription = Some(Subscription { letters: LetterBox::default() });
             hub.subscribers += 1;
         }
-        let letters = subscription.as_ref().map_or_else(LetterBox::default, |own| own.letters.clone());
+        let fresh = || Subscription { letters: Arc::new(LetterBox { letters: Mutex::default(), waker }) };
+        let letters = subscription.get_or_insert_with(fresh).letters.clone();
         let watch = hub.inotify.watch_writes(fd)?;
         hub.watches.entry(watch).or_default().push(Reader { letters, name });
         Ok(watch)
@@ -87,12 +91,15 @@ impl Hub {
     }
 
     /// Drops a note to everybody a piece of news concerns: all, if some were lost.
-    fn tell(&self, watch: i32, mask: u32) {
+    fn tell(&self, watch: i32, mask: u32, reader_itself: &Arc<LetterBox>) {
         let one = self.watches.get(&watch).into_iter();
         let lost = mask & libc::IN_Q_OVERFLOW != 0;
         let all = lost.then(|| self.watches.values()).into_iter().flatten();
         for reader in one.chain(all).flatten() {
-            reader.letters.lock().unwrap_or_else(PoisonError::into_inner).push(reader.name);
+            reader.letters.letters.lock().unwrap_or_else(PoisonError::into_inner).push(reader.name);
+            if !Arc::ptr_eq(&reader.letters, reader_itself) {
+                reader.letters.waker.wake();
+            }
         }
     }
 }
@@ -105,17 +112,20 @@ pub(super) fn enter(queue: &Queue, epoll: &epoll::Epoll) -> Result<()> {
     with_hub(|hub| epoll.add(hub.inotify.as_raw_fd(), epoll::IN | epoll::ET, token::GROWTH))
 }
 
-/// The instance has news: reads them for everybody, and queues this kqueue's knotes.
+/// The instance has news: reads them for everybody, and takes this kqueue's letters.
 pub(crate) fn collect(queue: &mut Queue) {
-    if queue.growth.is_none() {
-        return;
-    }
+    let Some(own) = &queue.growth else { return };
     let _ = with_hub(|hub| {
-        while hub.inotify.read(|watch, mask| hub.tell(watch, mask)) {}
+        while hub.inotify.read(|watch, mask| hub.tell(watch, mask, &own.letters)) {}
         Ok(())
     });
+    take_letters(queue);
+}
+
+/// Queues the knotes this kqueue's letters name.
+pub(crate) fn take_letters(queue: &mut Queue) {
     let Some(own) = &queue.growth else { return };
-    let letters = core::mem::take(&mut *own.letters.lock().unwrap_or_else(PoisonError::into_inner));
+    let letters = core::mem::take(&mut *own.letters.letters.lock().unwrap_or_else(PoisonError::into_inner));
     for name in letters {
         if let Some(slot) = queue.knotes.resolve(name) {
             queue.knotes.activate(slot);

@@ -6,13 +6,14 @@
 
 use super::{Facts, Fate, Filter, Outcome, Queue};
 use crate::abi::{
-    EV_ADD, EV_ONESHOT, Kevent, NOTE_DEBUG, NOTE_DEBUG_FUNC, NOTE_DEBUG_PREFIX, NOTE_FILE_POLL_INTERVAL,
+    EV_ADD, EV_ONESHOT, EV_RECEIPT, Kevent, NOTE_DEBUG, NOTE_DEBUG_FUNC, NOTE_DEBUG_PREFIX, NOTE_FILE_POLL_INTERVAL,
     NOTE_FORK_CLEANUP, NOTE_THREAD_SAFE, NOTE_VERSION, NOTE_VERSION_STR,
 };
 use crate::debug;
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// The row of EVFILT_LIBKQUEUE.
 pub(crate) struct LibKqueue;
@@ -54,13 +55,13 @@ impl Filter for LibKqueue {
         Ok(())
     }
 
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         if change.flags & EV_ADD != 0 {
             self.validate(change)?;
             queue.knotes[slot].fflags = change.fflags;
             queue.knotes.activate(slot);
         }
-        Ok(0)
+        Ok(())
     }
 
     fn detach(&self, _queue: &mut Queue, _slot: Slot) -> Result<()> {
@@ -69,26 +70,39 @@ impl Filter for LibKqueue {
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
         let fflags = queue.knotes[slot].fflags;
-        let answer = Facts { fflags, ..Facts::default() };
-        match fflags {
-            NOTE_VERSION => Outcome::Ready(Facts { data: VERSION_NUMBER, ..answer }),
-            NOTE_VERSION_STR => Outcome::Ready(Facts { udata: Some(VERSION.as_ptr() as usize), ..answer }),
-            _ => Outcome::NotReady,
-        }
+        let data = if fflags == NOTE_VERSION { VERSION_NUMBER } else { 0 };
+        let udata = (fflags == NOTE_VERSION_STR).then_some(VERSION.as_ptr() as usize);
+        Outcome::Ready(Facts { data, fflags, udata, ..Facts::default() })
     }
 
     fn settle(&self, _queue: &mut Queue, _slot: Slot, _fate: Fate) {}
 }
 
-/// Carries out a setting. `None`: the change is no setting. The value is the one from
-/// before.
-pub(crate) fn set(change: &Kevent) -> Option<isize> {
-    match change.fflags {
-        // Both are always so: this library has no other mode.
-        NOTE_THREAD_SAFE | NOTE_FORK_CLEANUP => Some(1),
-        NOTE_DEBUG => Some(isize::from(debug::switch(change.data != 0))),
-        NOTE_DEBUG_PREFIX => Some(debug::set_prefix(change.data)),
-        NOTE_DEBUG_FUNC => Some(debug::set_function(change.data)),
-        _ => None,
-    }
+/// Carries out a setting, or answers a question that asks for a receipt: what the receipt
+/// says. `None`: the change asks for an event.
+pub(crate) fn answer(change: &Kevent) -> Option<Kevent> {
+    let on = change.data != 0;
+    let data = match change.fflags {
+        NOTE_THREAD_SAFE => isize::from(THREAD_SAFE.swap(on, Ordering::Relaxed)),
+        NOTE_FORK_CLEANUP => isize::from(FORK_CLEANUP.swap(on, Ordering::Relaxed)),
+        NOTE_DEBUG => isize::from(debug::switch(on)),
+        NOTE_DEBUG_PREFIX => debug::set_prefix(address(change)),
+        NOTE_DEBUG_FUNC => debug::set_function(address(change)),
+        NOTE_VERSION if change.flags & EV_RECEIPT != 0 => VERSION_NUMBER,
+        NOTE_VERSION_STR if change.flags & EV_RECEIPT != 0 => {
+            return Some(Kevent { udata: VERSION.as_ptr().cast_mut().cast(), data: 0, ..*change });
+        }
+        _ => return None,
+    };
+    Some(Kevent { data, ..*change })
 }
+
+/// The pointer of a setting: in `data`, where libkqueue's callers put it, or in `udata`.
+fn address(change: &Kevent) -> isize {
+    if change.data != 0 { change.data } else { change.udata as isize }
+}
+
+/// What the program was told or has said; both hold whatever it says, since this library
+/// has no other mode.
+static THREAD_SAFE: AtomicBool = AtomicBool::new(true);
+static FORK_CLEANUP: AtomicBool = AtomicBool::new(true);

@@ -21,11 +21,13 @@ pub(crate) mod timers;
 pub(crate) mod user;
 pub(crate) mod write;
 
-use crate::abi::{EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent};
 use crate::abi::{EVFILT_EMPTY, EVFILT_SYSCOUNT};
+use crate::abi::{EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knotes, NONE, Slot};
+use crate::sys::clock::Clock;
 use crate::sys::epoll::Epoll;
+use crate::sys::eventfd::Waker;
 use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -88,8 +90,8 @@ pub(crate) trait Filter: Sync {
 
     /// A change to an existing knote, whose state bits and udata are the new ones
     /// already; `fflags` and `data` are the filter's to store. After an error the engine
-    /// puts all of them back. The value is what a receipt shows in `data`.
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize>;
+    /// puts all of them back.
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()>;
 
     /// Stops watching. The knote is removed whatever this returns; the error tells the
     /// program that what it watched had gone before (ENOENT, EBADF).
@@ -209,16 +211,27 @@ pub(crate) struct Queue {
     pub(crate) fds: fd::Descriptors,
     pub(crate) files: file::Files,
     pub(crate) timers: timers::Timers,
+    /// Wakes whoever sleeps in the epoll.
+    pub(crate) waker: Arc<Waker>,
+    /// epoll refused an entry because too many paths lead to its file (EINVAL).
+    pub(crate) crowded: bool,
     pub(crate) growth: Option<growth::Subscription>,
     pub(crate) find_kqueue: FindKqueue,
     /// Counts the rounds in which ready knotes are looked at.
     pub(crate) scan: u32,
     index: HashMap<Key, Slot, BuildHasherDefault<KeyHasher>>,
+    /// Timers of knotes whose condition no kernel event tells of; see [`Queue::look_again`].
+    looks: HashMap<Slot, u32>,
 }
 
+/// How long until a knote is looked at again, ns.
+const AGAIN: u64 = 4_000_000;
+
 impl Queue {
-    pub(crate) fn new(epoll: Arc<Epoll>, find_kqueue: FindKqueue) -> Queue {
+    pub(crate) fn new(epoll: Arc<Epoll>, waker: Arc<Waker>, find_kqueue: FindKqueue) -> Queue {
         Queue {
+            waker,
+            crowded: false,
             epoll,
             knotes: Knotes::default(),
             fds: fd::Descriptors::default(),
@@ -228,6 +241,7 @@ impl Queue {
             find_kqueue,
             scan: 1,
             index: HashMap::default(),
+            looks: HashMap::default(),
         }
     }
 
@@ -254,8 +268,23 @@ impl Queue {
         Ok(())
     }
 
+    /// Queues a knote again after a few milliseconds, for conditions that no kernel event
+    /// tells of.
+    pub(crate) fn look_again(&mut self, slot: Slot) -> Result<()> {
+        self.timers.prepare(Clock::Monotonic, &self.epoll.clone())?;
+        let timers = &mut self.timers;
+        let index =
+            *self.looks.entry(slot).or_insert_with(|| timers.new_timer(slot, Clock::Monotonic, timers::NEVER, 0));
+        timers.get(index).deadline = Clock::Monotonic.now().saturating_add(AGAIN);
+        timers.start(index);
+        Ok(())
+    }
+
     /// Takes a knote out of the books, after its filter let go of it.
     pub(crate) fn remove(&mut self, slot: Slot) {
+        if let Some(index) = self.looks.remove(&slot) {
+            self.timers.delete(index);
+        }
         let knote = self.knotes[slot];
         match ops(knote.row).column() {
             Some(column) => {

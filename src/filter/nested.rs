@@ -3,7 +3,8 @@
 //!
 //! The outer kqueue's epoll watches the inner's epoll itself, with no thread in between.
 //! Events of the inner that no kernel object shows (a user trigger) wake its epoll while
-//! it is watched. Locks are taken outer first; epoll refuses cycles (ELOOP).
+//! it is watched. Counting them takes them out of that epoll, so it is watched for edges
+//! and the level kept here. Locks are taken outer first; epoll refuses cycles (ELOOP).
 
 use super::fd;
 use super::kind::Kind;
@@ -47,7 +48,7 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot, inner: Arc<dyn Inner>) -> Re
     queue.fds.kqueues.insert(number, Watch(Arc::downgrade(&inner)));
     queue.fds.set_kind(number, Kind::Kqueue);
     queue.knotes[slot].row = ROW_NESTED;
-    fd::attach(queue, slot, false).inspect_err(|_| queue.forget(number))
+    fd::attach(queue, slot, true).inspect_err(|_| queue.forget(number))
 }
 
 /// The number is a kqueue's no more.
@@ -77,8 +78,8 @@ impl Filter for Nested {
         Err(Errno::EINVAL)
     }
 
-    fn modify(&self, queue: &mut Queue, slot: Slot, _change: &Kevent) -> Result<isize> {
-        fd::modify(queue, slot, false).map(|()| 0)
+    fn modify(&self, queue: &mut Queue, slot: Slot, _change: &Kevent) -> Result<()> {
+        fd::modify(queue, slot, true)
     }
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
@@ -89,7 +90,10 @@ impl Filter for Nested {
         let Some(inner) = inner(queue, slot) else { return Outcome::Gone };
         match inner.pending() {
             0 => fd::unready(queue, slot, false),
-            pending => Outcome::Ready(Facts { data: isize::try_from(pending).unwrap_or(isize::MAX), ..Facts::default() }),
+            pending => {
+                let data = isize::try_from(pending).unwrap_or(isize::MAX);
+                Outcome::Ready(Facts { data, again: true, ..Facts::default() })
+            }
         }
     }
 

@@ -37,11 +37,11 @@ impl Filter for Read {
         fd::attach(queue, slot, soft)
     }
 
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         let knote = &mut queue.knotes[slot];
         knote.fflags = change.fflags;
         knote.data = change.data;
-        fd::modify(queue, slot, change.fflags & NOTE_LOWAT != 0).map(|()| 0)
+        fd::modify(queue, slot, change.fflags & NOTE_LOWAT != 0)
     }
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
@@ -49,8 +49,9 @@ impl Filter for Read {
     }
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
-        let Some(mask) = fd::readiness(queue, slot) else {
-            return fd::unready(queue, slot, false);
+        let mask = match fd::readiness(queue, slot) {
+            Ok(mask) => mask,
+            Err(outcome) => return outcome,
         };
         let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
         match look(queue, slot, number, mask) {
@@ -90,6 +91,8 @@ fn look(queue: &mut Queue, slot: Slot, number: RawFd, mask: u32) -> core::result
         }
         Ok(bytes) => look_closer(queue, slot, number, mask, bytes),
         Err(Errno::EBADF) => Err(Outcome::Gone),
+        // A terminal whose other side has gone.
+        Err(Errno::EIO) => look_closer(queue, slot, number, mask, 0),
         Err(_) => uncounted(queue, slot, number, mask),
     }
 }

@@ -20,16 +20,16 @@ use std::os::fd::RawFd;
 const ROUNDS: usize = 64;
 
 /// Replaces the sets of `queue`. `enter_own` puts what belongs to the kqueue itself into
-/// the fresh own set, and `kick` wakes the threads that sleep in the old one. If there is
-/// no descriptor or memory for it the orphan stays until the next try.
-pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>, kick: impl FnOnce(&Epoll)) {
+/// the fresh own set. Threads that sleep in the old one wake and go over to it. If there
+/// is no descriptor or memory for it the orphan stays until the next try.
+pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) {
     queue.fds.orphaned = false;
     for set in (1..super::fd::SETS).rev() {
         if queue.fds.nested(set).is_some() {
             let _ = renew_nested(queue, set);
         }
     }
-    let _ = renew_own(queue, enter_own, kick);
+    let _ = renew_own(queue, enter_own);
     timers::expire(queue, Clock::Monotonic);
     timers::expire(queue, Clock::Realtime);
     growth::collect(queue);
@@ -53,7 +53,7 @@ fn renew_nested(queue: &mut Queue, set: usize) -> Result<()> {
     Ok(())
 }
 
-fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>, kick: impl FnOnce(&Epoll)) -> Result<()> {
+fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) -> Result<()> {
     let new = fresh()?;
     enter_own(&new)?;
     queue.timers.enter(&new)?;
@@ -67,8 +67,10 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>, ki
     discard_first_reports(queue, 0, &new);
     let old = queue.epoll.clone();
     drain(queue, 0, &old);
-    kick(&old);
-    old.replace(new)
+    queue.waker.evict_sleepers();
+    old.replace(new)?;
+    queue.waker.renewed();
+    Ok(())
 }
 
 /// Enters every descriptor of a set whose file still is the one it had.

@@ -40,7 +40,7 @@ impl Filter for Timer {
         Ok(())
     }
 
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         if change.flags & EV_ADD != 0 {
             self.validate(change)?;
             queue.timers.prepare(clock_of(change.fflags), &queue.epoll.clone())?;
@@ -53,7 +53,7 @@ impl Filter for Timer {
         } else {
             resume(queue, slot);
         }
-        Ok(0)
+        Ok(())
     }
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {

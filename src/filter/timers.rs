@@ -38,12 +38,10 @@ impl Timer {
     /// How often it has expired by `now`.
     pub(crate) fn expiries(&self, now: u64) -> u64 {
         if self.deadline == NEVER || now < self.deadline {
-            0
-        } else if self.period == 0 {
-            1
-        } else {
-            (now - self.deadline) / self.period + 1
+            return 0;
         }
+        // A timer without a period has expired once.
+        (now - self.deadline).checked_div(self.period).map_or(1, |periods| periods + 1)
     }
 }
 

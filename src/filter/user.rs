@@ -8,7 +8,9 @@
 //! so does this: nobody relies on the opposite.
 
 use super::{Facts, Fate, Filter, Outcome, Queue};
-use crate::abi::{EV_CLEAR, Kevent, NOTE_FFAND, NOTE_FFCOPY, NOTE_FFCTRLMASK, NOTE_FFLAGSMASK, NOTE_FFOR, NOTE_TRIGGER};
+use crate::abi::{
+    EV_CLEAR, Kevent, NOTE_FFAND, NOTE_FFCOPY, NOTE_FFCTRLMASK, NOTE_FFLAGSMASK, NOTE_FFOR, NOTE_TRIGGER,
+};
 use crate::errno::Result;
 use crate::knote::{Knote, Slot};
 
@@ -33,7 +35,7 @@ impl Filter for User {
         Ok(())
     }
 
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         let knote = &mut queue.knotes[slot];
         knote.fflags = combine(knote.fflags, change.fflags);
         knote.data = change.data;
@@ -48,7 +50,7 @@ impl Filter for User {
         } else {
             queue.knotes.dequeue(slot);
         }
-        Ok(0)
+        Ok(())
     }
 
     fn detach(&self, _queue: &mut Queue, _slot: Slot) -> Result<()> {

@@ -36,11 +36,11 @@ impl Filter for Write {
         fd::attach(queue, slot, soft)
     }
 
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         let knote = &mut queue.knotes[slot];
         knote.fflags = change.fflags;
         knote.data = change.data;
-        fd::modify(queue, slot, change.fflags & NOTE_LOWAT != 0).map(|()| 0)
+        fd::modify(queue, slot, change.fflags & NOTE_LOWAT != 0)
     }
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
@@ -48,8 +48,9 @@ impl Filter for Write {
     }
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
-        let Some(mask) = fd::readiness(queue, slot) else {
-            return fd::unready(queue, slot, false);
+        let mask = match fd::readiness(queue, slot) {
+            Ok(mask) => mask,
+            Err(outcome) => return outcome,
         };
         let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
         let ended = match mask & (ERR | HUP) {
@@ -77,6 +78,8 @@ fn gate(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
     let knote = queue.knotes[slot];
     let marked = knote.fflags & NOTE_LOWAT != 0;
     if marked && !facts.eof && facts.data < knote.data {
+        // TCP tells of room only after it had none.
+        let _ = queue.look_again(slot);
         return fd::unready(queue, slot, true);
     }
     Outcome::Ready(Facts { again: fd::keep_or_harden(queue, slot, marked), ..facts })

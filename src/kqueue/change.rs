@@ -5,7 +5,7 @@
 //! row. The state bits are set before the filter registers anything, so that a disabled
 //! knote is never armed.
 
-use super::State;
+use super::{Kqueue, State, readable};
 use crate::abi::{
     EV_ADD, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_ERROR, EV_FORCEONESHOT, EV_KEEPUDATA, EV_ONESHOT, EV_RECEIPT,
     EV_SYSFLAGS, EVFILT_LIBKQUEUE, Kevent,
@@ -16,6 +16,7 @@ use crate::filter::{self, Queue};
 use crate::knote::{Knote, STORED_FLAGS, Slot, state};
 use crate::sys::fd;
 use crate::sys::memory::{Input, Output};
+use std::sync::Arc;
 
 /// What a call does after its changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,17 +30,25 @@ pub(super) enum Next {
 /// Applies the changes in order. Errors and receipts go into `events` while there is
 /// room; an error without room ends the call with its errno, a receipt without room ends
 /// it quietly. What was applied before stays.
-pub(super) fn apply_all(state: &mut State, changes: Input<Kevent>, events: &mut Output<Kevent>) -> Result<Next> {
+pub(super) fn apply_all(
+    kqueue: &Arc<Kqueue>,
+    state: &mut State,
+    changes: Input<Kevent>,
+    events: &mut Output<Kevent>,
+) -> Result<Next> {
     for index in 0..changes.len() {
         // Copied before the answer is written: both lists may be the same array.
         let asked = changes.get(index)?;
         let mut change = asked;
         change.flags &= !EV_SYSFLAGS;
-        let result = apply(&mut state.queue, &change);
-        debug::trace("kevent", format_args!("change {} -> {result:?}", Named(&asked)));
+        let mut result = apply(&mut state.queue, &change);
+        if core::mem::take(&mut state.queue.crowded) && readable::make_way(kqueue, state) {
+            result = apply(&mut state.queue, &change);
+        }
+        debug::trace("kevent", format_args!("change {} -> {:?}", Named(&asked), result.map(|_| ())));
         let answer = match result {
             Ok(_) if change.flags & EV_RECEIPT == 0 => continue,
-            Ok(data) => Kevent { flags: EV_ERROR, data, ..change },
+            Ok(receipt) => Kevent { flags: EV_ERROR, ..receipt },
             Err(errno) if events.room() == 0 => return Err(errno),
             Err(errno) => Kevent { flags: EV_ERROR, data: errno.raw() as isize, ..change },
         };
@@ -51,8 +60,20 @@ pub(super) fn apply_all(state: &mut State, changes: Input<Kevent>, events: &mut 
     Ok(Next::Collect)
 }
 
-/// Applies one change. The value is what a receipt shows in `data`.
-fn apply(queue: &mut Queue, change: &Kevent) -> Result<isize> {
+/// Applies one change. The value is what a receipt shows, but for its flags.
+fn apply(queue: &mut Queue, change: &Kevent) -> Result<Kevent> {
+    if change.filter == EVFILT_LIBKQUEUE && change.flags & EV_ADD != 0 {
+        filter::ops(filter::row(change.filter)?).validate(change)?;
+        if let Some(answer) = filter::libkqueue::answer(change) {
+            return Ok(answer);
+        }
+    }
+    register(queue, change)?;
+    Ok(Kevent { data: 0, ..*change })
+}
+
+/// kqueue(2)'s rules for one change.
+fn register(queue: &mut Queue, change: &Kevent) -> Result<()> {
     let row = filter::row(change.filter)?;
     let ops = filter::ops(row);
     let has = |flag: u16| change.flags & flag != 0;
@@ -61,12 +82,6 @@ fn apply(queue: &mut Queue, change: &Kevent) -> Result<isize> {
     }
     if ops.on_descriptor() {
         filter::descriptor(change.ident)?;
-    }
-    if change.filter == EVFILT_LIBKQUEUE && has(EV_ADD) {
-        ops.validate(change)?;
-        if let Some(previous) = filter::libkqueue::set(change) {
-            return Ok(previous);
-        }
     }
     match queue.find(row, change.ident, change.filter) {
         Some(slot) if has(EV_DELETE) => delete(queue, slot),
@@ -85,7 +100,7 @@ fn absent(on_descriptor: bool, ident: usize) -> Errno {
     if on_descriptor && !filter::descriptor(ident).is_ok_and(fd::is_open) { Errno::EBADF } else { Errno::ENOENT }
 }
 
-fn add(queue: &mut Queue, row: u8, change: &Kevent) -> Result<isize> {
+fn add(queue: &mut Queue, row: u8, change: &Kevent) -> Result<()> {
     filter::ops(row).validate(change)?;
     let mut knote = Knote::new(change.ident, change.filter, row);
     knote.udata = change.udata as usize;
@@ -101,16 +116,16 @@ fn add(queue: &mut Queue, row: u8, change: &Kevent) -> Result<isize> {
         return Err(errno);
     }
     force(queue, slot, change);
-    Ok(0)
+    Ok(())
 }
 
-fn delete(queue: &mut Queue, slot: Slot) -> Result<isize> {
+fn delete(queue: &mut Queue, slot: Slot) -> Result<()> {
     let detached = filter::ops(queue.knotes[slot].row).detach(queue, slot);
     queue.remove(slot);
-    detached.map(|()| 0)
+    detached
 }
 
-fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<isize> {
+fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
     let before = queue.knotes[slot];
     let knote = &mut queue.knotes[slot];
     if change.flags & EV_KEEPUDATA == 0 {
@@ -137,11 +152,11 @@ fn undo(queue: &mut Queue, slot: Slot, name: u64, before: &Knote, errno: Errno) 
     if queue.knotes.resolve(name) != Some(slot) {
         return errno;
     }
-    if matches!(errno, Errno::ENOENT | Errno::EBADF) {
-        if let Ok(fd) = filter::descriptor(before.ident) {
-            queue.forget(fd);
-            return if fd::is_open(fd) { Errno::ENOENT } else { Errno::EBADF };
-        }
+    if matches!(errno, Errno::ENOENT | Errno::EBADF)
+        && let Ok(fd) = filter::descriptor(before.ident)
+    {
+        queue.forget(fd);
+        return if fd::is_open(fd) { Errno::ENOENT } else { Errno::EBADF };
     }
     let knote = &mut queue.knotes[slot];
     knote.udata = before.udata;

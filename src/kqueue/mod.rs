@@ -20,11 +20,13 @@ use crate::abi::Kevent;
 use crate::debug;
 use crate::errno::{Errno, Result};
 use crate::filter::{Inner, Queue, token};
-use crate::sys::epoll::{self, Epoll, Patience};
+use crate::sys::epoll::{Epoll, Patience};
+use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
 use crate::sys::file;
 use crate::sys::fork::{self, PerProcess};
 use crate::sys::memory::{Input, Output};
+use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
 use core::sync::atomic::{AtomicBool, Ordering};
 use monitor::Monitor;
@@ -69,10 +71,8 @@ struct State {
     sleepers: u32,
     /// Kqueues that watch this one.
     watchers: i32,
-    /// A wake-up is in the epoll that no thread has taken yet.
-    wake_posted: bool,
-    /// The wake-up's entry stands in the epoll.
-    wake_entered: bool,
+    /// Activations of knotes the watchers have been told of.
+    told: u32,
     readable: readable::Readable,
 }
 
@@ -101,8 +101,9 @@ fn try_create() -> Result<RawFd> {
         let epoll = Arc::new(Epoll::new()?);
         let note = UserEnd::new(user.as_raw_fd(), held.inode())?;
         let number = user.as_raw_fd();
+        let waker = Arc::new(Waker::new(epoll.clone(), post.always_ready(), token::WAKE));
         let kqueue = Kqueue {
-            state: Mutex::new(State::new(epoll.clone())),
+            state: Mutex::new(State::new(epoll.clone(), waker)),
             epoll,
             held,
             closed: AtomicBool::new(false),
@@ -200,7 +201,7 @@ pub(crate) fn kevent(
         return Err(Errno::EBADF);
     }
     if changes.len() > 0 {
-        let applied = change::apply_all(&mut state, changes, events);
+        let applied = change::apply_all(&kqueue, &mut state, changes, events);
         if applied != Ok(change::Next::Collect) || events.len() > 0 || events.room() == 0 {
             kqueue.leave(state, number, readable::Call::Change);
             return applied.map(|_| events.len());
@@ -218,14 +219,25 @@ pub(crate) fn kevent(
 }
 
 impl State {
-    fn new(epoll: Arc<Epoll>) -> State {
+    fn new(epoll: Arc<Epoll>, waker: Arc<Waker>) -> State {
         State {
-            queue: Queue::new(epoll, find_inner),
+            queue: Queue::new(epoll, waker, find_inner),
             sleepers: 0,
             watchers: 0,
-            wake_posted: false,
-            wake_entered: false,
+            told: 0,
             readable: readable::Readable::new(),
+        }
+    }
+}
+
+impl State {
+    /// Wakes whoever watches this kqueue if knotes came onto the ready list since they were
+    /// told last: what stands there does not show in the epoll any more.
+    fn tell_watchers(&mut self) {
+        let news = self.queue.knotes.activations() != self.told;
+        self.told = self.queue.knotes.activations();
+        if news && self.watchers > 0 && self.queue.knotes.ready() > 0 {
+            self.queue.waker.wake();
         }
     }
 }
@@ -254,28 +266,14 @@ impl Kqueue {
         }
     }
 
-    /// Wakes a thread asleep in the epoll, and whoever watches it.
-    fn wake(&self, state: &mut State) {
-        if state.wake_posted {
-            return;
-        }
-        let (ready, ask) = (self.monitor.always_ready(), epoll::IN | epoll::ET);
-        let woken = if state.wake_entered {
-            self.epoll.modify(ready, ask, token::WAKE)
-        } else {
-            self.epoll.add(ready, ask, token::WAKE)
-        };
-        state.wake_entered |= woken.is_ok();
-        state.wake_posted = woken.is_ok();
-    }
-
     /// The end of every call: timers are armed, work that is left is passed on to whoever
     /// sleeps or watches, and the descriptor shows whether events are pending.
     fn leave(self: &Arc<Self>, mut state: Locked<'_>, number: RawFd, call: readable::Call) {
         state.queue.timers.arm();
-        if state.queue.knotes.ready() > 0 && (state.sleepers > 0 || state.watchers > 0) {
-            self.wake(&mut state);
+        if state.queue.knotes.ready() > 0 && state.sleepers > 0 {
+            state.queue.waker.wake();
         }
+        state.tell_watchers();
         readable::leave(self, &mut state, number, call);
     }
 }
@@ -293,8 +291,10 @@ impl Inner for Kqueue {
         wait::look(&self, &mut state);
         let pending = state.queue.knotes.ready();
         state.queue.timers.arm();
-        if pending > 0 {
-            self.wake(&mut state);
+        // The one who asks knows now; a second watcher has to be told again.
+        state.told = state.queue.knotes.activations();
+        if pending > 0 && state.watchers > 1 {
+            state.queue.waker.wake();
         }
         pending
     }
@@ -303,7 +303,7 @@ impl Inner for Kqueue {
         let mut state = self.state.lock();
         state.watchers += by;
         if by > 0 && state.queue.knotes.ready() > 0 {
-            self.wake(&mut state);
+            state.queue.waker.wake();
         }
     }
 }
@@ -312,6 +312,9 @@ impl Drop for Kqueue {
     fn drop(&mut self) {
         // One that was never entered, or that a forked child inherited, is not counted.
         if self.generation == fd::generation() && self.closed.load(Ordering::Relaxed) {
+            if process().table.is_empty() {
+                netlink::close();
+            }
             process().table.freed();
         }
     }

@@ -31,7 +31,7 @@ pub(super) struct Post {
     tid: i32,
     signal: i32,
     epoll: Epoll,
-    always_ready: AlwaysReady,
+    always_ready: Arc<AlwaysReady>,
     clock: TimerFd,
     ticks: Mutex<Ticks>,
 }
@@ -75,7 +75,8 @@ fn start() -> Result<Arc<Post>> {
 
 /// The thread. The signalfd is made here: it tells of the signals of the thread that made it.
 fn run(signal: i32, sender: SyncSender<Result<Arc<Post>>>) {
-    let made = SignalFd::new_locked(&[signal, libc::SIGIO]).and_then(|signals| Ok((Post::new(signal, &signals)?, signals)));
+    let made =
+        SignalFd::new_locked(&[signal, libc::SIGIO]).and_then(|signals| Ok((Post::new(signal, &signals)?, signals)));
     let (post, signals) = match made {
         Ok((post, signals)) => (Arc::new(post), signals),
         Err(errno) => {
@@ -116,7 +117,7 @@ impl Post {
         let epoll = Epoll::new()?;
         epoll.add(signals.as_raw_fd(), epoll::IN, SIGNALS)?;
         epoll.add(clock.as_raw_fd(), epoll::IN | epoll::ET, TICKS)?;
-        let always_ready = AlwaysReady::new()?;
+        let always_ready = Arc::new(AlwaysReady::new()?);
         Ok(Post { tid: thread::tid(), signal, epoll, always_ready, clock, ticks: Mutex::default() })
     }
 
@@ -130,26 +131,25 @@ impl Post {
     }
 
     /// The descriptor whose entry in a kqueue's epoll wakes its sleepers.
-    pub(super) fn always_ready(&self) -> RawFd {
-        self.always_ready.as_raw_fd()
+    pub(super) fn always_ready(&self) -> Arc<AlwaysReady> {
+        self.always_ready.clone()
     }
 
-    /// Begins to watch a kqueue's epoll, once.
+    /// Begins to watch a kqueue's epoll for its next readiness. EINVAL: epoll allows no
+    /// more paths from some descriptor in it.
     pub(super) fn watch(&self, of: &Epoll, held: RawFd) -> Result<()> {
         self.epoll.add(of.as_raw_fd(), epoll::IN | epoll::ONESHOT, token(held))
     }
 
-    /// Watches for its next readiness.
-    pub(super) fn arm(&self, of: &Epoll, held: RawFd) {
-        let mask = epoll::IN | epoll::ONESHOT;
-        if self.epoll.modify(of.as_raw_fd(), mask, token(held)).is_err() {
-            let _ = self.epoll.add(of.as_raw_fd(), mask, token(held));
-        }
+    /// Watches for its next readiness after that.
+    pub(super) fn watch_on(&self, of: &Epoll, held: RawFd) -> Result<()> {
+        self.epoll.modify(of.as_raw_fd(), epoll::IN | epoll::ONESHOT, token(held))
     }
 
-    /// Watches no more until it is armed.
-    pub(super) fn ignore(&self, of: &Epoll, held: RawFd) {
-        let _ = self.epoll.modify(of.as_raw_fd(), epoll::ONESHOT | epoll::ET, token(held));
+    /// Watches no more. While it does, every new entry in the kqueue's epoll costs the
+    /// kernel a check of all paths.
+    pub(super) fn unwatch(&self, of: &Epoll) {
+        let _ = self.epoll.delete(of.as_raw_fd());
     }
 
     fn take_signals(&self, signals: &SignalFd) {

@@ -8,7 +8,7 @@
 //! | --- | --- | --- | --- |
 //! | `Armed` | no | yes | nothing was pending and the program may poll |
 //! | `Fired` | yes | no | something is pending |
-//! | `Off` | no | no | a thread waits in kevent(), or just has: what comes is its |
+//! | `Off` | no | no, E is not even in its epoll | a thread waits in kevent(), or just has: what comes is its |
 //!
 //! Arming whenever a call leaves would wake the monitor for every event that arrives
 //! while a busy program works. A call that finds nothing without waiting arms at once:
@@ -17,6 +17,7 @@
 //! back. All changes are made under the kqueue's lock.
 
 use super::{Kqueue, State, wait};
+use crate::errno::Result;
 use crate::sys::fd;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -57,6 +58,8 @@ const LONGEST_TICK: u64 = 50_000_000;
 /// How a kqueue stands with its pollers.
 pub(super) struct Readable {
     pub(super) mark: Mark,
+    /// E stands in the monitor's epoll.
+    watched: bool,
     /// Counts the calls that left it `Off`.
     leaves: u32,
     /// `leaves` at the last tick.
@@ -69,7 +72,7 @@ pub(super) struct Readable {
 
 impl Readable {
     pub(super) fn new() -> Readable {
-        Readable { mark: Mark::Armed, leaves: 0, ticked: 0, ticking: false, tick: TICK }
+        Readable { mark: Mark::Armed, watched: true, leaves: 0, ticked: 0, ticking: false, tick: TICK }
     }
 }
 
@@ -78,9 +81,26 @@ pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) {
     match state.readable.mark {
         Mark::Off => return,
         Mark::Fired => unmark(kqueue, number),
-        Mark::Armed => kqueue.monitor.ignore(&kqueue.epoll, kqueue.held.as_raw_fd()),
+        Mark::Armed => {}
+    }
+    switch_off(kqueue, state);
+}
+
+fn switch_off(kqueue: &Kqueue, state: &mut State) {
+    if core::mem::take(&mut state.readable.watched) {
+        kqueue.monitor.unwatch(&kqueue.epoll);
     }
     state.readable.mark = Mark::Off;
+}
+
+/// Makes way for a descriptor that epoll refuses as long as the monitor watches.
+pub(super) fn make_way(kqueue: &Arc<Kqueue>, state: &mut State) -> bool {
+    let watched = state.readable.watched;
+    if watched && state.readable.mark == Mark::Armed {
+        switch_off(kqueue, state);
+        left(kqueue, state);
+    }
+    watched
 }
 
 fn unmark(kqueue: &Kqueue, number: RawFd) {
@@ -95,13 +115,30 @@ fn fire(kqueue: &Kqueue, state: &mut State) {
 }
 
 /// Has the monitor watch, or shows at once what is pending already.
-fn arm(kqueue: &Kqueue, state: &mut State) {
+fn arm(kqueue: &Arc<Kqueue>, state: &mut State) {
     if state.queue.knotes.ready() > 0 {
-        fire(kqueue, state);
-    } else {
-        kqueue.monitor.arm(&kqueue.epoll, kqueue.held.as_raw_fd());
-        state.readable.mark = Mark::Armed;
+        return fire(kqueue, state);
     }
+    state.readable.mark = Mark::Armed;
+    if watch(kqueue, state).is_err() {
+        // Wake-ups share one descriptor, to which only so many paths may lead.
+        state.queue.waker.withdraw();
+        if watch(kqueue, state).is_err() {
+            // Without a watch it is looked at in each tick.
+            state.readable.mark = Mark::Off;
+            left(kqueue, state);
+        }
+    }
+}
+
+fn watch(kqueue: &Kqueue, state: &mut State) -> Result<()> {
+    let held = kqueue.held.as_raw_fd();
+    if state.readable.watched {
+        return kqueue.monitor.watch_on(&kqueue.epoll, held);
+    }
+    kqueue.monitor.watch(&kqueue.epoll, held)?;
+    state.readable.watched = true;
+    Ok(())
 }
 
 /// A call is over.
@@ -119,7 +156,7 @@ pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call
         (Mark::Fired, _) if ready => {}
         (Mark::Fired, Call::Wait) => {
             unmark(kqueue, number);
-            state.readable.mark = Mark::Off;
+            switch_off(kqueue, state);
             left(kqueue, state);
         }
         (Mark::Fired, Call::Poll | Call::FoundNothing) => {
@@ -132,9 +169,16 @@ pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call
     }
 }
 
+/// Looks what is pending, on behalf of those who only see the descriptor or its epoll.
+fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
+    wait::look(kqueue, state);
+    state.queue.timers.arm();
+    state.tell_watchers();
+}
+
 fn clear_if_empty(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd) {
     if fd::poll_now(kqueue.epoll.as_raw_fd(), libc::POLLIN) != 0 {
-        wait::look(kqueue, state);
+        look(kqueue, state);
         if state.queue.knotes.ready() > 0 {
             return;
         }
@@ -163,10 +207,14 @@ pub(super) fn tick(kqueue: &Arc<Kqueue>) -> Option<u64> {
         state.readable.tick = (state.readable.tick * 2).min(LONGEST_TICK);
         return Some(state.readable.tick);
     }
-    state.readable.ticking = false;
     if state.sleepers == 0 && state.readable.mark == Mark::Off {
+        look(kqueue, state);
         arm(kqueue, state);
+        if state.readable.mark == Mark::Off {
+            return Some(LONGEST_TICK);
+        }
     }
+    state.readable.ticking = false;
     None
 }
 
@@ -178,14 +226,14 @@ pub(super) fn epoll_ready(kqueue: &Arc<Kqueue>) {
     if state.readable.mark != Mark::Armed {
         return;
     }
-    wait::look(kqueue, state);
-    state.queue.timers.arm();
+    look(kqueue, state);
     arm(kqueue, state);
 }
 
 /// E was replaced by a new epoll under the same number: the monitor gets to know it.
-pub(super) fn after_rebuild(kqueue: &Kqueue, state: &mut State) {
+pub(super) fn after_rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
+    state.readable.watched = false;
     if state.readable.mark == Mark::Armed {
-        kqueue.monitor.arm(&kqueue.epoll, kqueue.held.as_raw_fd());
+        arm(kqueue, state);
     }
 }

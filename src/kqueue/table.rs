@@ -97,6 +97,11 @@ impl<T> Table<T> {
         lock(&self.live).get(&held).cloned()
     }
 
+    /// Whether no kqueue is alive.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.live).is_empty()
+    }
+
     /// Every live kqueue.
     pub(crate) fn all(&self) -> Vec<(RawFd, Arc<T>)> {
         lock(&self.live).iter().map(|(&held, kqueue)| (held, kqueue.clone())).collect()

@@ -16,7 +16,7 @@ use crate::errno::{Errno, Result};
 use crate::filter::{self, Facts, Fate, Outcome, Queue, growth, timers, token};
 use crate::knote::{Slot, state};
 use crate::sys::clock::Clock;
-use crate::sys::epoll::{self, BATCH, Epoll, Events, Patience};
+use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
 use crate::sys::memory::Output;
 use crate::sys::signal;
 use core::sync::atomic::Ordering;
@@ -150,7 +150,10 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
                 kqueue.end();
                 return Err(Errno::EBADF);
             }
-            token::WAKE => state.wake_posted = false,
+            token::WAKE => {
+                state.queue.waker.taken();
+                growth::take_letters(&mut state.queue);
+            }
             token::TIMER_MONOTONIC => timers::expire(&mut state.queue, Clock::Monotonic),
             token::TIMER_REALTIME => timers::expire(&mut state.queue, Clock::Realtime),
             token::GROWTH => growth::collect(&mut state.queue),
@@ -171,17 +174,8 @@ fn rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
         state.queue.fds.orphaned = false;
         return;
     }
-    let ready = kqueue.monitor.always_ready();
     let enter_own = |epoll: &Epoll| epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL);
-    let kick = |old: &Epoll| {
-        // Level-triggered: one after the other wakes and moves to the new epoll.
-        if old.modify(ready, epoll::IN, token::WAKE).is_err() {
-            let _ = old.add(ready, epoll::IN, token::WAKE);
-        }
-    };
-    filter::rebuild::rebuild(&mut state.queue, enter_own, kick);
-    state.wake_posted = false;
-    state.wake_entered = false;
+    filter::rebuild::rebuild(&mut state.queue, enter_own);
     super::readable::after_rebuild(kqueue, state);
 }
 
@@ -232,7 +226,7 @@ fn hand_out(queue: &mut Queue, out: &mut Output<Kevent>, level: &mut bool) -> Re
         if queue.knotes[slot].seen == queue.scan {
             // Handed out in this call already; the rest of the list has its turn first.
             if queue.knotes[slot].hinted != queue.scan {
-                queue.knotes.activate(slot);
+                queue.knotes.requeue(slot);
             }
             continue;
         }
@@ -268,7 +262,7 @@ fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, l
         udata: facts.udata.unwrap_or(knote.udata) as *mut core::ffi::c_void,
     };
     if let Err(errno) = out.push(event) {
-        queue.knotes.activate(slot);
+        queue.knotes.requeue(slot);
         return Err(errno);
     }
     debug::trace("kevent", format_args!("event {}", Named(&event)));
@@ -286,7 +280,7 @@ fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, l
         *level = true;
         ops.settle(queue, slot, Fate::Stays);
         if facts.again {
-            queue.knotes.activate(slot);
+            queue.knotes.requeue(slot);
         }
     }
     Ok(())

@@ -134,9 +134,8 @@ impl Epoll {
             Patience::Forever => -1,
         };
         // SAFETY: as above.
-        let ret = unsafe {
-            libc::syscall(libc::SYS_epoll_pwait, self.as_raw_fd(), events.buf.as_mut_ptr(), max, ms, 0, 8)
-        };
+        let ret =
+            unsafe { libc::syscall(libc::SYS_epoll_pwait, self.as_raw_fd(), events.buf.as_mut_ptr(), max, ms, 0, 8) };
         count(ret).map(|n| events.len = n)
     }
 }

@@ -66,9 +66,9 @@ pub(super) struct FreeLines {
 }
 
 fn line(index: usize) -> Option<&'static Line> {
-    let chunk = REGISTER.get(index / CHUNK)?.get_or_init(|| {
-        Box::new([const { Line { fd: AtomicI32::new(-1), inode: AtomicU64::new(0) } }; CHUNK])
-    });
+    let chunk = REGISTER
+        .get(index / CHUNK)?
+        .get_or_init(|| Box::new([const { Line { fd: AtomicI32::new(-1), inode: AtomicU64::new(0) } }; CHUNK]));
     chunk.get(index % CHUNK)
 }
 
@@ -110,11 +110,7 @@ impl Fd {
     pub(crate) fn new(fd: OwnedFd) -> Result<Fd> {
         let fd = move_up(fd)?;
         let note = Note::new(fd.as_raw_fd(), 0)?;
-        Ok(Fd {
-            fd: ManuallyDrop::new(fd),
-            note: ManuallyDrop::new(note),
-            generation: generation(),
-        })
+        Ok(Fd { fd: ManuallyDrop::new(fd), note: ManuallyDrop::new(note), generation: generation() })
     }
 }
 
@@ -201,8 +197,7 @@ pub(crate) fn poll_now(fd: RawFd, events: i16) -> i16 {
 
 /// Which of `fds` report POLLERR now, as indices.
 pub(crate) fn hung_up(fds: &[RawFd]) -> Vec<usize> {
-    let mut set: Vec<libc::pollfd> =
-        fds.iter().map(|&fd| libc::pollfd { fd, events: 0, revents: 0 }).collect();
+    let mut set: Vec<libc::pollfd> = fds.iter().map(|&fd| libc::pollfd { fd, events: 0, revents: 0 }).collect();
     // SAFETY: the pointer and length describe `set`; a zero timeout never sleeps.
     let polled = retry(|| number(unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, 0) }));
     if polled.is_err() {

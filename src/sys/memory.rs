@@ -50,9 +50,10 @@ fn remember(access: Access, address: usize, len: usize) {
 fn kernel_copy(to: usize, from: usize, len: usize) -> Result<bool> {
     let local = libc::iovec { iov_base: to as *mut libc::c_void, iov_len: len };
     let remote = libc::iovec { iov_base: from as *mut libc::c_void, iov_len: len };
-    // SAFETY: getpid cannot fail; the kernel checks both addresses itself, and the
-    // caller owns `to` for `len` bytes or asks whether it may.
-    let got = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
+    let pid = super::process::pid();
+    // SAFETY: the kernel checks both addresses itself, and the caller owns `to` for `len`
+    // bytes or asks whether it may.
+    let got = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
     match usize::try_from(got) {
         Ok(n) if n == len => Ok(true),
         Ok(_) => Err(Errno::EFAULT),

@@ -34,10 +34,15 @@ pub(crate) fn unix_backlog(inode: u64) -> Result<usize> {
     count(unsafe { libc::send(fd.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } as libc::c_long)?;
     let mut answer = [0u8; 512];
     // SAFETY: pointer and length describe `answer`; the kernel has answered in send().
-    let got = count(unsafe {
-        libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), libc::MSG_DONTWAIT)
-    } as libc::c_long)?;
+    let got =
+        count(unsafe { libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), libc::MSG_DONTWAIT) }
+            as libc::c_long)?;
     queue_length(answer.get(..got).unwrap_or(&[])).ok_or(Errno::ENOENT)
+}
+
+/// Closes the socket; the next question opens another. For when no kqueue is left.
+pub(crate) fn close() {
+    *SOCKET.get().lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 fn open() -> Result<Fd> {

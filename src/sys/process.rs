@@ -2,6 +2,12 @@
 
 #![allow(unsafe_code)]
 
+/// The process's number.
+pub(super) fn pid() -> libc::pid_t {
+    // SAFETY: always succeeds and touches no memory.
+    unsafe { libc::getpid() }
+}
+
 /// Whether KQUEUE_DEBUG is set, neither empty nor 0. A program that runs with more rights
 /// than its user (AT_SECURE) takes no orders from the environment.
 pub(crate) fn wants_debug() -> bool {

@@ -60,9 +60,8 @@ pub(super) fn write_byte_without_sigpipe(fd: RawFd) -> Result<()> {
     let iov = libc::iovec { iov_base: (&raw const byte).cast_mut().cast(), iov_len: 1 };
     let own_position: libc::c_long = -1;
     // SAFETY: one valid vector, only read from.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_pwritev2, fd, &raw const iov, 1, own_position, own_position, RWF_NOSIGNAL)
-    };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_pwritev2, fd, &raw const iov, 1, own_position, own_position, RWF_NOSIGNAL) };
     match count(ret) {
         Err(Errno::ENOTSUP | Errno::EINVAL | Errno::ENOSYS) => write_byte_masked(fd),
         other => other.map(|_| ()),

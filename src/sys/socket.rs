@@ -54,10 +54,14 @@ const TCP_CLOSE: u8 = 7;
 #[derive(Clone, Copy)]
 struct TcpInfo {
     state: u8,
-    _head: [u8; 7],
+    _head: [u8; 4],
+    options: u8,
+    _scales: [u8; 2],
     _rto_ato_mss: [u32; 4],
     unacked: u32,
-    _middle: [u32; 19],
+    _lost_times_pmtu: [u32; 10],
+    rtt: u32,
+    _middle: [u32; 8],
     _rates: [u64; 2],
     bytes_acked: u64,
     bytes_received: u64,
@@ -73,7 +77,9 @@ struct TcpInfo {
 
 // linux/tcp.h: tcpi_bytes_acked at 120, tcpi_segs_in at 140, tcpi_bytes_sent at 200.
 const _: () = {
+    assert!(core::mem::offset_of!(TcpInfo, options) == 5);
     assert!(core::mem::offset_of!(TcpInfo, unacked) == 24);
+    assert!(core::mem::offset_of!(TcpInfo, rtt) == 68);
     assert!(core::mem::offset_of!(TcpInfo, bytes_acked) == 120);
     assert!(core::mem::offset_of!(TcpInfo, segs_in) == 140);
     assert!(core::mem::offset_of!(TcpInfo, notsent_bytes) == 144);
@@ -84,9 +90,7 @@ fn tcp_info(fd: RawFd) -> Result<TcpInfo> {
     let mut info = MaybeUninit::<TcpInfo>::zeroed();
     let mut len = size_of::<TcpInfo>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes.
-    zero(unsafe {
-        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
-    })?;
+    zero(unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len) })?;
     // SAFETY: every field is an integer; zeroed() and the kernel initialised them all.
     Ok(unsafe { info.assume_init() })
 }
@@ -101,8 +105,9 @@ pub(crate) fn tcp_backlog(fd: RawFd) -> Result<usize> {
 /// up was refused if a segment came back, and timed out otherwise.
 pub(crate) fn tcp_error(fd: RawFd) -> Result<libc::c_int> {
     let info = tcp_info(fd)?;
-    // The handshake's ACK counts one byte (the SYN) as acknowledged.
-    Ok(if info.state != TCP_CLOSE || info.bytes_acked > 0 || info.bytes_received > 0 {
+    // A handshake that came to its end leaves a round-trip time, and options agreed upon.
+    let was_up = info.rtt > 0 || info.options != 0 || info.bytes_acked > 0 || info.bytes_received > 0;
+    Ok(if info.state != TCP_CLOSE || was_up {
         libc::ECONNRESET
     } else if info.segs_in > 0 {
         libc::ECONNREFUSED

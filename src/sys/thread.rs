@@ -26,8 +26,10 @@ impl Guarded {
         let mut cancel = 0;
         // SAFETY: writes one int; the state is a valid one.
         unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut cancel) };
+        // SAFETY: touches no memory.
+        let errno = unsafe { libc::__errno_location() };
         // SAFETY: errno's location is always valid.
-        Guarded { errno: unsafe { *libc::__errno_location() }, cancel }
+        Guarded { errno: unsafe { *errno }, cancel }
     }
 
     /// Ends the call: errno is the failure's, or what it was before.
@@ -35,8 +37,10 @@ impl Guarded {
         let mut ignored = 0;
         // SAFETY: restores the state saved above.
         unsafe { pthread_setcancelstate(self.cancel, &raw mut ignored) };
+        // SAFETY: touches no memory.
+        let errno = unsafe { libc::__errno_location() };
         // SAFETY: errno's location is always valid.
-        unsafe { *libc::__errno_location() = failure.map_or(self.errno, Errno::raw) };
+        unsafe { *errno = failure.map_or(self.errno, Errno::raw) };
     }
 }
 

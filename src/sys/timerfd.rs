@@ -35,10 +35,7 @@ impl TimerFd {
     /// Arms for `deadline` (ns on this clock; 0 would disarm and becomes 1). A calendar
     /// timer also becomes readable when the clock is set (TFD_TIMER_CANCEL_ON_SET).
     pub(crate) fn arm(&self, deadline: u64) -> Result<()> {
-        let value = libc::itimerspec {
-            it_interval: clock::timespec(0),
-            it_value: clock::timespec(deadline.max(1)),
-        };
+        let value = libc::itimerspec { it_interval: clock::timespec(0), it_value: clock::timespec(deadline.max(1)) };
         let flags = match self.clock {
             Clock::Monotonic => libc::TFD_TIMER_ABSTIME,
             Clock::Realtime => libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET,

@@ -47,34 +47,25 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let control = prop_oneof![
-        Just(NOTE_FFNOP),
-        Just(NOTE_FFAND),
-        Just(NOTE_FFOR),
-        Just(NOTE_FFCOPY)
-    ];
+    let control = prop_oneof![Just(NOTE_FFNOP), Just(NOTE_FFAND), Just(NOTE_FFOR), Just(NOTE_FFCOPY)];
     let often = prop::bool::weighted(0.6);
     let seldom = prop::bool::weighted(0.1);
     (
         (0..SLOTS, action(), mode(), seldom, seldom, often),
         (control, 0..=NOTE_FFLAGSMASK, any::<isize>(), any::<usize>()),
     )
-        .prop_map(
-            |((slot, action, mode, keep_udata, receipt, trigger), (control, bits, data, udata))| {
-                Change {
-                    slot,
-                    action,
-                    mode,
-                    keep_udata,
-                    receipt,
-                    trigger,
-                    control,
-                    bits,
-                    data,
-                    udata,
-                }
-            },
-        )
+        .prop_map(|((slot, action, mode, keep_udata, receipt, trigger), (control, bits, data, udata))| Change {
+            slot,
+            action,
+            mode,
+            keep_udata,
+            receipt,
+            trigger,
+            control,
+            bits,
+            data,
+            udata,
+        })
 }
 
 fn op() -> impl Strategy<Value = Op> {

@@ -75,23 +75,11 @@ fn pipe() -> (OwnedFd, OwnedFd) {
 }
 
 fn call(kq: &OwnedFd, changes: &[Kevent], room: usize) -> Result<Vec<Kevent>, c_int> {
-    let zero = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let mut out = Vec::with_capacity(room);
     let (n, m) = (changes.len() as c_int, room as c_int);
     // SAFETY: both arrays live through the call and have at least the lengths given.
-    let r = unsafe {
-        kqueue::kevent(
-            kq.as_raw_fd(),
-            changes.as_ptr(),
-            n,
-            out.as_mut_ptr(),
-            m,
-            &raw const zero,
-        )
-    };
+    let r = unsafe { kqueue::kevent(kq.as_raw_fd(), changes.as_ptr(), n, out.as_mut_ptr(), m, &raw const zero) };
     match usize::try_from(r) {
         Ok(len) => {
             assert!(len <= room, "{len} events in room for {room}");
@@ -99,9 +87,7 @@ fn call(kq: &OwnedFd, changes: &[Kevent], room: usize) -> Result<Vec<Kevent>, c_
             unsafe { out.set_len(len) };
             Ok(out)
         }
-        Err(_) => Err(std::io::Error::last_os_error()
-            .raw_os_error()
-            .expect("an errno after -1")),
+        Err(_) => Err(std::io::Error::last_os_error().raw_os_error().expect("an errno after -1")),
     }
 }
 
@@ -191,22 +177,13 @@ impl World {
                 _ => c.data,
             };
         }
-        Kevent {
-            ident,
-            filter,
-            flags,
-            fflags,
-            data,
-            udata: ptr::without_provenance_mut(c.udata),
-        }
+        Kevent { ident, filter, flags, fflags, data, udata: ptr::without_provenance_mut(c.udata) }
     }
 
     /// What the change does to the model; the errno it must give, 0 for success.
     fn change(&mut self, slot: usize, kev: &Kevent) -> c_int {
         let adds = kev.flags & EV_ADD != 0;
-        if kev.flags & (EV_ENABLE | EV_DISABLE) == EV_ENABLE | EV_DISABLE
-            || (adds && kev.flags & EV_KEEPUDATA != 0)
-        {
+        if kev.flags & (EV_ENABLE | EV_DISABLE) == EV_ENABLE | EV_DISABLE || (adds && kev.flags & EV_KEEPUDATA != 0) {
             return libc::EINVAL;
         }
         if !adds && !self.knotes.contains_key(&slot) {
@@ -243,11 +220,7 @@ impl World {
 
     /// One call: changes, their errors and receipts, then what is pending.
     pub(crate) fn kevent(&mut self, changes: &[Change], room: usize) -> Step {
-        let room = if room == 0 {
-            0
-        } else {
-            changes.len() + room - 1
-        };
+        let room = if room == 0 { 0 } else { changes.len() + room - 1 };
         let mut list = Vec::new();
         let mut answers = Vec::new();
         let mut stopped = None;
@@ -285,12 +258,7 @@ impl World {
             let slot = slot.expect("just asserted");
             prop_assert!(!seen[slot], "twice in one call: {:?}", e);
             seen[slot] = true;
-            prop_assert!(
-                before[slot] != Pending::No,
-                "not pending: {:?} {:?}",
-                e,
-                self.knotes.get(&slot)
-            );
+            prop_assert!(before[slot] != Pending::No, "not pending: {:?} {:?}", e, self.knotes.get(&slot));
             self.compare_event(slot, e)?;
             self.deliver(slot);
         }
@@ -298,12 +266,7 @@ impl World {
             return Ok(());
         }
         for slot in (0..SLOTS).filter(|&s| !seen[s]) {
-            prop_assert!(
-                before[slot] != Pending::Must,
-                "missed: {:?} {:?}",
-                self.key(slot),
-                self.knotes.get(&slot)
-            );
+            prop_assert!(before[slot] != Pending::Must, "missed: {:?} {:?}", self.key(slot), self.knotes.get(&slot));
             if let (Pending::May, Some(k)) = (before[slot], self.knotes.get_mut(&slot)) {
                 k.edge = Pending::No;
             }
@@ -333,10 +296,7 @@ impl World {
     }
 
     fn deliver(&mut self, slot: usize) {
-        let k = self
-            .knotes
-            .get_mut(&slot)
-            .expect("a delivered knote exists");
+        let k = self.knotes.get_mut(&slot).expect("a delivered knote exists");
         if k.mode & EV_CLEAR != 0 {
             k.edge = Pending::No;
             k.triggered = false;
@@ -350,10 +310,10 @@ impl World {
     }
 
     fn set_edge(&mut self, slot: usize, edge: Pending) {
-        if let Some(k) = self.knotes.get_mut(&slot) {
-            if edge > k.edge {
-                k.edge = edge;
-            }
+        if let Some(k) = self.knotes.get_mut(&slot)
+            && edge > k.edge
+        {
+            k.edge = edge;
         }
     }
 
@@ -364,8 +324,7 @@ impl World {
         let bytes = vec![b'x'; n];
         if from < PIPES {
             // SAFETY: bytes holds n bytes.
-            let r =
-                unsafe { libc::write(self.pipes[from].1.as_raw_fd(), bytes.as_ptr().cast(), n) };
+            let r = unsafe { libc::write(self.pipes[from].1.as_raw_fd(), bytes.as_ptr().cast(), n) };
             assert_eq!(usize::try_from(r).ok(), Some(n), "write");
         } else {
             self.peer.write_all(&bytes).expect("write to the peer");
@@ -380,11 +339,7 @@ impl World {
             return;
         }
         let mut bytes = vec![0; n];
-        let fd = if from < PIPES {
-            self.pipes[from].0.as_raw_fd()
-        } else {
-            self.watched.as_raw_fd()
-        };
+        let fd = if from < PIPES { self.pipes[from].0.as_raw_fd() } else { self.watched.as_raw_fd() };
         // SAFETY: bytes has room for n bytes.
         let r = unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), n) };
         assert_eq!(usize::try_from(r).ok(), Some(n), "read");
@@ -399,20 +354,9 @@ impl World {
     pub(crate) fn dismantle(&mut self) -> Step {
         for slot in 0..SLOTS {
             let (ident, filter) = self.key(slot);
-            let kev = Kevent {
-                ident,
-                filter,
-                flags: EV_DELETE,
-                fflags: 0,
-                data: 0,
-                udata: ptr::null_mut(),
-            };
+            let kev = Kevent { ident, filter, flags: EV_DELETE, fflags: 0, data: 0, udata: ptr::null_mut() };
             let errno = call(&self.kq, &[kev], 0).err();
-            let expected = if self.knotes.remove(&slot).is_some() {
-                None
-            } else {
-                Some(libc::ENOENT)
-            };
+            let expected = if self.knotes.remove(&slot).is_some() { None } else { Some(libc::ENOENT) };
             prop_assert_eq!(errno, expected, "deleting {:?}", (ident, filter));
         }
         prop_assert_eq!(call(&self.kq, &[], 4).map(|events| events.len()), Ok(0));
@@ -422,13 +366,7 @@ impl World {
 
 /// Errors and receipts come in the order of the changes and carry their key and udata.
 fn compare_answers(answers: &[(Kevent, c_int)], events: &[Kevent]) -> Step {
-    prop_assert_eq!(
-        events.len(),
-        answers.len(),
-        "{:?} for {:?}",
-        events,
-        answers
-    );
+    prop_assert_eq!(events.len(), answers.len(), "{:?} for {:?}", events, answers);
     for (event, (kev, errno)) in events.iter().zip(answers) {
         prop_assert!(event.flags & EV_ERROR != 0, "{:?}", event);
         prop_assert_eq!(event.data, *errno as isize, "{:?}", event);

@@ -3,11 +3,7 @@
 //!
 //! The library under test is the one cargo leaves beside the test program, or the build
 //! in `KQUEUE_LIB_DIR`.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test program uses its own part"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
 use std::env;
 use std::ffi::OsStr;
@@ -18,13 +14,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The names the library exports, sorted.
-pub const EXPORTS: [&str; 5] = [
-    "kevent",
-    "kqueue",
-    "kqueue1",
-    "kqueuex",
-    "libkqueue_drain_pending_close",
-];
+pub const EXPORTS: [&str; 5] = ["kevent", "kqueue", "kqueue1", "kqueuex", "libkqueue_drain_pending_close"];
 
 /// A program that needs a working library: a user event is triggered and read.
 pub const PROGRAM: &str = r#"
@@ -78,9 +68,7 @@ pub fn out_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         let build = lib_dir().to_string_lossy().replace(['/', ' '], "_");
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(build)
-            .join(env!("CARGO_CRATE_NAME"));
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(build).join(env!("CARGO_CRATE_NAME"));
         fs::create_dir_all(&dir).expect("the target directory is writable");
         dir
     })
@@ -116,11 +104,7 @@ pub enum Linkage {
 /// The C compiler, with `-Wall -Wextra -O1 -g` and the header's directory.
 pub fn c_compiler() -> Command {
     // Outside a build script cc has nobody to ask for these.
-    let libc = if cfg!(target_env = "musl") {
-        "musl"
-    } else {
-        "gnu"
-    };
+    let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
     let target = format!("{}-unknown-linux-{libc}", env::consts::ARCH);
     let mut build = cc::Build::new();
     build.target(&target).host(&target).opt_level(1).debug(true);
@@ -154,16 +138,9 @@ pub fn run<S: AsRef<OsStr>>(program: S) -> Command {
 
 /// Runs a command; its standard output, or a panic with all it printed.
 pub fn output(command: &mut Command) -> String {
-    let done = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    assert!(
-        done.status.success(),
-        "{command:?}: {}\n{text}{}",
-        done.status,
-        String::from_utf8_lossy(&done.stderr)
-    );
+    assert!(done.status.success(), "{command:?}: {}\n{text}{}", done.status, String::from_utf8_lossy(&done.stderr));
     text
 }
 
