@@ -72,7 +72,7 @@ pub(crate) struct Descriptors {
     /// The sets beside the kqueue's own epoll.
     nested: [Option<Epoll>; SETS - 1],
     /// Kqueues that are watched, by the number they are watched under.
-    pub(super) kqueues: std::collections::HashMap<RawFd, super::nested::Watch>,
+    pub(super) kqueues: std::collections::HashMap<RawFd, super::watched::Watched>,
     /// epoll reported an entry nobody has: its file was closed under its number and
     /// lives on elsewhere.
     pub(crate) orphaned: bool,
@@ -176,7 +176,9 @@ impl Descriptors {
 /// The number epoll is given for a descriptor: a watched kqueue's stands for its epoll.
 pub(super) fn target(queue: &Queue, fd: RawFd) -> RawFd {
     match queue.fds.entry(fd) {
-        Some(Entry { kind: Kind::Kqueue, .. }) => queue.fds.kqueues.get(&fd).map_or(-1, super::nested::Watch::target),
+        Some(Entry { kind: Kind::Kqueue, .. }) => {
+            queue.fds.kqueues.get(&fd).map_or(-1, super::watched::Watched::target)
+        }
         _ => fd,
     }
 }
@@ -380,7 +382,7 @@ pub(super) fn abandon(queue: &mut Queue, slot: Slot) {
 
 /// Forgets a number: what epoll still reports under it is stale from here on.
 pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
-    super::nested::forget(queue, fd);
+    queue.fds.kqueues.remove(&fd);
     let entry = queue.fds.entry_mut(fd);
     *entry = Entry { generation: entry.generation.wrapping_add(1), ..VACANT };
 }

@@ -19,6 +19,7 @@ pub(crate) mod rebuild;
 pub(crate) mod timer;
 pub(crate) mod timers;
 pub(crate) mod user;
+pub(crate) mod watched;
 pub(crate) mod write;
 
 use crate::abi::{EVFILT_EMPTY, EVFILT_SYSCOUNT};

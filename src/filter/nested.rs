@@ -8,33 +8,16 @@
 
 use super::fd;
 use super::kind::Kind;
+use super::watched::Watched;
 use super::{Facts, Fate, Filter, Inner, Outcome, Queue, ROW_NESTED, descriptor};
 use crate::abi::{EVFILT_READ, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Weak};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 /// The row of EVFILT_READ on a kqueue.
 pub(crate) struct Nested;
-
-/// A kqueue that is watched. It does not keep the kqueue alive.
-pub(crate) struct Watch(Weak<dyn Inner>);
-
-impl Watch {
-    /// The descriptor that stands for the kqueue in epoll; -1 once it is closed.
-    pub(super) fn target(&self) -> RawFd {
-        self.0.upgrade().map_or(-1, |inner| inner.epoll())
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if let Some(inner) = self.0.upgrade() {
-            inner.watched(-1);
-        }
-    }
-}
 
 /// Attaches a knote to the kqueue `inner`. EINVAL for other filters than EVFILT_READ and
 /// for a kqueue in itself; ELOOP for a ring of kqueues or too long a chain.
@@ -44,21 +27,15 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot, inner: Arc<dyn Inner>) -> Re
         return Err(Errno::EINVAL);
     }
     queue.forget(number);
-    inner.watched(1);
-    queue.fds.kqueues.insert(number, Watch(Arc::downgrade(&inner)));
+    queue.fds.kqueues.insert(number, Watched::new(&inner));
     queue.fds.set_kind(number, Kind::Kqueue);
     queue.knotes[slot].row = ROW_NESTED;
     fd::attach(queue, slot, true).inspect_err(|_| queue.forget(number))
 }
 
-/// The number is a kqueue's no more.
-pub(super) fn forget(queue: &mut Queue, fd: RawFd) {
-    queue.fds.kqueues.remove(&fd);
-}
-
 fn inner(queue: &Queue, slot: Slot) -> Option<Arc<dyn Inner>> {
     let number = descriptor(queue.knotes[slot].ident).ok()?;
-    queue.fds.kqueues.get(&number)?.0.upgrade()
+    queue.fds.kqueues.get(&number)?.kqueue()
 }
 
 impl Filter for Nested {

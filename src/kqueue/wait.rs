@@ -114,10 +114,36 @@ fn wait(kqueue: &Arc<Kqueue>, state: &mut Locked<'_>, number: RawFd, room: usize
     }
     round.more = round.events.len() == max;
     absorb(kqueue, state, &round.events)?;
+    if round.more && edge_waits(&state.queue, room) {
+        merge_edges(kqueue, state, round)?;
+    }
     // A close may be hidden behind events there was no room for.
     if round.more && room < BATCH && kqueue.held.is_hung_up() {
         kqueue.end();
         return Err(Errno::EBADF);
+    }
+    Ok(())
+}
+
+/// Whether one of the next `room` ready knotes is an edge of an earlier scan. epoll may
+/// hold another edge of it by now, and both are one event.
+fn edge_waits(queue: &Queue, room: usize) -> bool {
+    let next = core::iter::successors(queue.knotes.front(), |&slot| queue.knotes.after(slot));
+    next.take(room).any(|slot| {
+        let knote = &queue.knotes[slot];
+        knote.flags & EV_CLEAR != 0 && knote.hinted != queue.scan && filter::ops(knote.row).on_descriptor()
+    })
+}
+
+/// Takes all that epoll holds, so that its edges meet those that wait on the ready list.
+fn merge_edges(kqueue: &Arc<Kqueue>, state: &mut State, round: &mut Round) -> Result<()> {
+    for _ in 0..LOOKS {
+        kqueue.epoll.wait(&mut round.events, BATCH, Patience::None)?;
+        absorb(kqueue, state, &round.events)?;
+        round.more = round.events.len() == BATCH;
+        if !round.more {
+            break;
+        }
     }
     Ok(())
 }
@@ -313,5 +339,6 @@ pub(super) fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
     }
 }
 
-/// Batches one look takes at most: level entries come again in every batch.
-const LOOKS: usize = 256;
+/// Batches taken at most where epoll is to be emptied: level entries come again in every
+/// batch.
+const LOOKS: usize = 8;
