@@ -146,6 +146,14 @@ tree() {
 # maps_library PID: the process runs on the library under test.
 maps_library() { grep -q "$(readlink -f "$KQ_LIBDIR/libkqueue.so.0")" "/proc/$1/maps"; }
 
+# descriptors PID...: files, sockets and pipes the processes have open. Epolls and their like
+# are the event loop's own, which makes some of them at the first need.
+descriptors() {
+    local p
+    for p in "$@"; do find "/proc/$p/fd" -type l ! -lname 'anon_inode:*'; done | wc -l
+}
+own_descriptors() { find "/proc/$1/fd" -type l -lname 'anon_inode:*' | wc -l; }
+
 # idle_ticks PID...: processor time the processes use in two seconds, in clock ticks.
 idle_ticks() {
     local before after

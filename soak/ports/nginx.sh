@@ -100,8 +100,16 @@ start() {
 
 workers() { pgrep -P "$MASTER" -f 'nginx: worker process' | paste -sd' '; }
 worker_count() { [ "$(workers | wc -w)" -eq "$1" ]; }
-descriptors() { for p in $(workers); do find "/proc/$p/fd"; done | wc -l; }
-few_descriptors() { [ "$(descriptors)" -le "$1" ]; }
+few_descriptors() {
+    # shellcheck disable=SC2046
+    [ "$(descriptors $(workers))" -le "$1" ]
+}
+few_own() {
+    local p
+    for p in $(workers); do
+        [ "$(own_descriptors "$p")" -le 8 ] || return 1
+    done
+}
 no_complaint() {
     local log=$PORTS_DIR/logs/nginx-$1-complaints.log
     grep -E '\[(error|crit|alert|emerg)\]|exited on signal' "$RUN/$1/logs/error.log" >"$log" ||
@@ -149,7 +157,8 @@ load() {
         check 'kqueue: a worker has the library under test mapped' \
             maps_library "$(workers | cut -d' ' -f1)"
     curl -s -o /dev/null "http://127.0.0.1:$port/1k"
-    open=$(descriptors)
+    # shellcheck disable=SC2046
+    open=$(descriptors $(workers))
     local before
     before=$(workers)
     for mode in keepalive close; do
@@ -162,6 +171,7 @@ load() {
             exact "$backend" "$port" proxy/256k 262144 "$SECS_LOAD" "$mode"
     done
     check "$backend: all connections are closed afterwards" wait_until 10 few_descriptors "$open"
+    check "$backend: a worker's event loop holds eight descriptors at most" few_own
     check "$backend: idle workers sleep" sleeps
     check "$backend: no worker has died" test "$before" = "$(workers)"
     check "$backend: the error log is clean" no_complaint "$backend"

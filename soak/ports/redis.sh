@@ -79,12 +79,12 @@ load_answered() {
 
 descriptors_return() {
     local before
-    before=$(find "/proc/$1/fd" | wc -l)
+    before=$(descriptors "$1")
     "$PORTS_DIR/redis-epoll/src/redis-benchmark" -p "$PORT_kqueue" -q -c 500 -n 20000 -t set \
         >/dev/null 2>&1 || return 1
     wait_until 5 has_descriptors "$1" "$before"
 }
-has_descriptors() { [ "$(find "/proc/$1/fd" | wc -l)" -le "$2" ]; }
+has_descriptors() { [ "$(descriptors "$1")" -le "$2" ] && [ "$(own_descriptors "$1")" -le 8 ]; }
 
 # Ten ticks of redis' own clock a second cost next to nothing; a spinning loop costs 200.
 sleeps() { [ "$(idle_ticks "$1")" -le 10 ]; }
