@@ -54,6 +54,8 @@ pub(crate) struct Kqueue {
     /// over fairly between threads that share the kqueue.
     state: Mutex<State>,
     epoll: Arc<Epoll>,
+    /// Wakes a thread asleep in the epoll, and whoever watches it.
+    waker: Arc<Waker>,
     held: Held,
     /// Closed by the program; nothing is delivered any more.
     closed: AtomicBool,
@@ -103,7 +105,8 @@ fn try_create() -> Result<RawFd> {
         let number = user.as_raw_fd();
         let waker = Arc::new(Waker::new(epoll.clone(), post.always_ready(), token::WAKE));
         let kqueue = Kqueue {
-            state: Mutex::new(State::new(epoll.clone(), waker)),
+            state: Mutex::new(State::new(epoll.clone(), waker.clone())),
+            waker,
             epoll,
             held,
             closed: AtomicBool::new(false),
@@ -270,11 +273,14 @@ impl Kqueue {
     /// sleeps or watches, and the descriptor shows whether events are pending.
     fn leave(self: &Arc<Self>, mut state: Locked<'_>, number: RawFd, call: readable::Call) {
         state.queue.timers.arm();
-        if state.queue.knotes.ready() > 0 && state.sleepers > 0 {
-            state.queue.waker.wake();
-        }
+        let pass_on = state.queue.knotes.ready() > 0 && state.sleepers > 0;
         state.tell_watchers();
         readable::leave(self, &mut state, number, call);
+        drop(state);
+        if pass_on {
+            // Without the lock: on one core the woken thread would run into it.
+            self.waker.wake();
+        }
     }
 }
 
