@@ -5,7 +5,7 @@
 //! milliseconds, by a timer in the kqueue's heap; with nothing out no timer runs, since the
 //! knote is ready. A listening socket is always empty; what is no socket is EINVAL.
 
-use super::{Facts, Fate, Filter, Outcome, Queue, descriptor};
+use super::{AGAIN, Facts, Fate, Filter, Outcome, Queue, descriptor};
 use crate::abi::Kevent;
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
@@ -42,6 +42,7 @@ impl Filter for Empty {
         let knote = &mut queue.knotes[slot];
         knote.fflags = change.fflags;
         knote.data = change.data;
+        knote.hint = NEWS;
         queue.knotes.activate(slot);
         Ok(())
     }
@@ -50,23 +51,41 @@ impl Filter for Empty {
         check(queue, slot).map(|_| ())
     }
 
+    fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
+        check(queue, slot).is_err()
+    }
+
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
         let Ok(fd) = check(queue, slot) else { return Outcome::Gone };
         // A socket that has no send queue to ask for (a listener) has nothing in it.
-        if file::unsent_bytes(fd).unwrap_or(0) == 0 {
+        let empty = file::unsent_bytes(fd).unwrap_or(0) == 0;
+        let knote = &mut queue.knotes[slot];
+        if !empty {
+            knote.hint = NEWS;
+        }
+        if empty && knote.hint == NEWS {
             return Outcome::Ready(Facts { again: true, ..Facts::default() });
         }
         // The timerfd is there since the knote was attached.
-        let _ = queue.look_again(slot);
+        let _ = queue.look_again(slot, if empty { IDLE } else { AGAIN });
         Outcome::NotReady
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
         if fate == Fate::Cleared {
-            let _ = queue.look_again(slot);
+            queue.knotes[slot].hint = TOLD;
+            let _ = queue.look_again(slot, IDLE);
         }
     }
 }
+
+/// `hint` of a knote with EV_CLEAR: it has been told that the buffer is empty, and bytes
+/// have not been seen in it since; or there is news to tell.
+const TOLD: u16 = 1;
+const NEWS: u16 = 0;
+
+/// How often an EV_CLEAR knote that was told looks for new bytes, ns.
+const IDLE: u64 = 50_000_000;
 
 fn identity(fd: RawFd) -> Result<u32> {
     file::inode(fd).map(|inode| inode as u32)

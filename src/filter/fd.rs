@@ -22,7 +22,7 @@ use super::kind::Kind;
 use super::{Fate, Outcome, Queue, descriptor, ops, token};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EVFILT_EXCEPT, EVFILT_READ};
 use crate::errno::{Errno, Result};
-use crate::knote::{Knote, NONE, Slot};
+use crate::knote::{Knote, NONE, Slot, state};
 use crate::sys::epoll::{self, Epoll};
 use crate::sys::fd as sys_fd;
 use std::os::fd::{AsRawFd, RawFd};
@@ -39,11 +39,12 @@ const SOFT: u32 = 4;
 /// What a parked entry asks epoll for: nothing, told once.
 const PARKED: u32 = epoll::ONESHOT | epoll::ET;
 
-/// One descriptor number. 40 bytes.
+/// One descriptor number. 48 bytes.
 #[derive(Clone, Copy)]
 struct Entry {
-    /// Counts the files this number has named; part of epoll's token.
-    generation: u32,
+    /// Counts, for each set, the files whose entries in it were given up; part of epoll's
+    /// token.
+    generations: [u32; SETS],
     columns: [Slot; COLUMNS],
     /// What each set was asked for: 0 if there is no entry in it.
     armed: [u32; SETS],
@@ -55,7 +56,7 @@ struct Entry {
 }
 
 const VACANT: Entry = Entry {
-    generation: 0,
+    generations: [0; SETS],
     columns: [NONE; COLUMNS],
     armed: [0; SETS],
     send_buffer: 0,
@@ -72,7 +73,7 @@ pub(crate) struct Descriptors {
     /// The sets beside the kqueue's own epoll.
     nested: [Option<Epoll>; SETS - 1],
     /// Kqueues that are watched, by the number they are watched under.
-    pub(super) kqueues: std::collections::HashMap<RawFd, super::watched::Watched>,
+    pub(super) kqueues: std::collections::BTreeMap<RawFd, super::watched::Watched>,
     /// epoll reported an entry nobody has: its file was closed under its number and
     /// lives on elsewhere.
     pub(crate) orphaned: bool,
@@ -109,8 +110,13 @@ impl Descriptors {
         self.entry_mut(fd).others = others;
     }
 
-    pub(crate) fn take_others(&mut self, fd: RawFd) -> bool {
-        core::mem::take(&mut self.entry_mut(fd).others)
+    pub(crate) fn has_others(&self, fd: RawFd) -> bool {
+        self.entry(fd).is_some_and(|entry| entry.others)
+    }
+
+    /// Whether the books reach as far as the number, or nearly.
+    pub(crate) fn covers(&self, fd: RawFd) -> bool {
+        place(fd).0 < self.chunks.len() + 1024
     }
 
     /// What the descriptor is, looked up at the first question.
@@ -139,8 +145,8 @@ impl Descriptors {
         Ok(known)
     }
 
-    fn token(&self, fd: RawFd) -> u64 {
-        let generation = self.entry(fd).map_or(0, |entry| entry.generation & 0x7fff_ffff);
+    fn token(&self, fd: RawFd, set: usize) -> u64 {
+        let generation = self.entry(fd).map_or(0, |entry| entry.generations[set] & 0x7fff_ffff);
         u64::from(generation) << 32 | u64::from(fd.unsigned_abs())
     }
 
@@ -165,7 +171,7 @@ impl Descriptors {
         for (chunk, entries) in self.chunks.iter().enumerate() {
             for (at, entry) in entries.iter().flat_map(|entries| entries.iter().enumerate()) {
                 if let (true, Ok(number)) = (entry.armed[set] != 0, RawFd::try_from(chunk * CHUNK + at)) {
-                    armed.push((number, entry.armed[set], self.token(number)));
+                    armed.push((number, entry.armed[set], self.token(number, set)));
                 }
             }
         }
@@ -215,9 +221,11 @@ fn interest(filter: i16) -> u32 {
 
 /// How a knote has to be triggered in epoll.
 fn trigger(knote: &Knote) -> u32 {
+    // EV_FORCEONESHOT makes an EV_ONESHOT of a knote that may share its entry.
+    let once = if knote.has(state::FORCED) { EV_DISPATCH } else { EV_ONESHOT | EV_DISPATCH };
     if is_soft(knote) {
         epoll::ET
-    } else if knote.flags & (EV_ONESHOT | EV_DISPATCH) != 0 {
+    } else if knote.flags & once != 0 {
         epoll::ONESHOT
     } else if knote.flags & EV_CLEAR != 0 {
         epoll::ET
@@ -248,7 +256,7 @@ fn wanted(queue: &Queue, fd: RawFd, set: usize) -> u32 {
 fn apply(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
     let wanted = wanted(queue, fd, set);
     let armed = queue.fds.entry(fd).map_or(0, |entry| entry.armed[set]);
-    let (token, target) = (queue.fds.token(fd), target(queue, fd));
+    let (token, target) = (queue.fds.token(fd, set), target(queue, fd));
     // A number that was in the set and now cannot be polled (EPERM) is another file's.
     let other_file = |errno| if errno == Errno::EPERM { Errno::ENOENT } else { errno };
     let mut crowded = false;
@@ -263,12 +271,19 @@ fn apply(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
     });
     queue.crowded |= crowded;
     applied?;
-    queue.fds.entry_mut(fd).armed[set] = wanted;
+    let entry = queue.fds.entry_mut(fd);
+    entry.armed[set] = wanted;
+    if entry.armed == [0; SETS] {
+        // Nothing ties the number to its file any more.
+        entry.kind = Kind::Unknown;
+        entry.send_buffer = 0;
+        queue.fds.kqueues.remove(&fd);
+    }
     Ok(())
 }
 
 /// Whether an error of [`apply`] says that the number names another file, or none.
-fn is_gone(error: Errno) -> bool {
+fn gone(error: Errno) -> bool {
     matches!(error, Errno::ENOENT | Errno::EBADF)
 }
 
@@ -294,7 +309,7 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot, soft: bool) -> Result<()> {
     queue.knotes[slot].own = own;
     enter(queue, fd, slot)?;
     match apply(queue, fd, set_of(&queue.knotes[slot])) {
-        Err(gone) if is_gone(gone) => {
+        Err(errno) if gone(errno) => {
             // The entry was an earlier file's: its knotes go, and this one starts afresh.
             leave(queue, fd, slot);
             if !sys_fd::is_open(fd) {
@@ -303,8 +318,9 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot, soft: bool) -> Result<()> {
             }
             queue.forget(fd);
             queue.knotes[slot].own = own & SOFT;
+            queue.knotes[slot].own |= choose_set(queue, fd, trigger(&queue.knotes[slot]));
             enter(queue, fd, slot)?;
-            apply(queue, fd, 0)
+            apply(queue, fd, set_of(&queue.knotes[slot]))
         }
         other => other,
     }
@@ -347,13 +363,15 @@ fn siblings_in_set(queue: &Queue, fd: RawFd, slot: Slot) -> usize {
     others.filter(|&&other| set_of(&queue.knotes[other]) == set).count()
 }
 
-/// Moves a knote that can no longer share its set into one of its own, edge-triggered.
+/// Moves a knote that can no longer share its set into one of its own, edge-triggered. An
+/// error leaves it where it was.
 fn resettle(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
+    let before = queue.knotes[slot].own;
     let old = set_of(&queue.knotes[slot]);
-    let free = choose_set(queue, fd, epoll::ET);
-    queue.knotes[slot].own = SOFT | free;
-    apply(queue, fd, old)?;
-    apply(queue, fd, set_of(&queue.knotes[slot]))
+    queue.knotes[slot].own = SOFT | choose_set(queue, fd, epoll::ET);
+    let new = set_of(&queue.knotes[slot]);
+    apply(queue, fd, new).inspect_err(|_| queue.knotes[slot].own = before)?;
+    apply(queue, fd, old)
 }
 
 /// Stops watching for a knote. ENOENT, EBADF: the file had gone before.
@@ -362,8 +380,8 @@ pub(super) fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let set = set_of(&queue.knotes[slot]);
     leave(queue, fd, slot);
     let result = apply(queue, fd, set);
-    if let Err(gone) = result
-        && is_gone(gone)
+    if let Err(errno) = result
+        && gone(errno)
     {
         queue.forget(fd);
         return Err(if sys_fd::is_open(fd) { Errno::ENOENT } else { Errno::EBADF });
@@ -380,11 +398,31 @@ pub(super) fn abandon(queue: &mut Queue, slot: Slot) {
     queue.remove(slot);
 }
 
-/// Forgets a number: what epoll still reports under it is stale from here on.
+/// Whether a knote's entry in epoll is another file's than its number names.
+pub(super) fn is_gone(queue: &Queue, slot: Slot) -> bool {
+    let knote = &queue.knotes[slot];
+    !descriptor(knote.ident).is_ok_and(|fd| is_registered(queue, fd, set_of(knote)))
+}
+
+/// Gives up the entries of a number that serve no knote any more: what epoll still reports
+/// of them is stale from here on.
 pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
-    queue.fds.kqueues.remove(&fd);
+    let Some(&entry) = queue.fds.entry(fd) else { return };
+    let mut used = [false; SETS];
+    for &slot in entry.columns.iter().filter(|&&slot| slot != NONE) {
+        used[set_of(&queue.knotes[slot])] |= queue.knotes[slot].row < super::ROW_FILE_READ;
+    }
+    let nested = entry.kind == Kind::Kqueue && entry.columns != [NONE; COLUMNS];
     let entry = queue.fds.entry_mut(fd);
-    *entry = Entry { generation: entry.generation.wrapping_add(1), ..VACANT };
+    for (set, _) in used.iter().enumerate().filter(|(_, used)| !**used && !nested) {
+        entry.armed[set] = 0;
+        entry.generations[set] = entry.generations[set].wrapping_add(1);
+    }
+    if !nested {
+        entry.kind = Kind::Unknown;
+        entry.send_buffer = 0;
+        queue.fds.kqueues.remove(&fd);
+    }
 }
 
 /// Whether a set has an entry for the file that a number names now. Asked by adding it
@@ -392,7 +430,7 @@ pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
 pub(super) fn is_registered(queue: &Queue, fd: RawFd, set: usize) -> bool {
     let epoll = if set == 0 { Some(&*queue.epoll) } else { queue.fds.nested(set) };
     let (Some(epoll), target) = (epoll, target(queue, fd)) else { return false };
-    match epoll.add(target, PARKED, queue.fds.token(fd)) {
+    match epoll.add(target, PARKED, queue.fds.token(fd, set)) {
         Err(Errno::EEXIST) => true,
         Ok(()) => {
             let _ = epoll.delete(target);
@@ -413,7 +451,7 @@ pub(super) fn is_one_shot(queue: &Queue, token: u64, set: usize) -> bool {
 pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
     let fd = token as u32 as RawFd;
     let Some(&entry) = queue.fds.entry(fd) else { return };
-    if queue.fds.token(fd) != token {
+    if queue.fds.token(fd, set) != token || entry.armed[set] == 0 {
         queue.fds.orphaned = true;
         return;
     }
@@ -475,14 +513,27 @@ pub(super) fn unready(queue: &mut Queue, slot: Slot, lasting: bool) -> Outcome {
     } else {
         resettle(queue, fd, slot)
     };
-    if result.is_err_and(is_gone) { Outcome::Gone } else { Outcome::NotReady }
+    match result {
+        Ok(()) => Outcome::NotReady,
+        Err(errno) if gone(errno) => Outcome::Gone,
+        Err(_) => {
+            // No descriptor or memory for a set of its own: try again in a while.
+            let _ = queue.look_again(slot, super::AGAIN);
+            Outcome::NotReady
+        }
+    }
 }
 
 /// Asks epoll whether the number still names the knote's file.
 pub(super) fn still_there(queue: &mut Queue, slot: Slot) -> bool {
     let knote = queue.knotes[slot];
     let Ok(fd) = descriptor(knote.ident) else { return false };
-    !apply(queue, fd, set_of(&knote)).is_err_and(is_gone)
+    !apply(queue, fd, set_of(&knote)).is_err_and(gone)
+}
+
+/// Whether epoll itself tells of the knote again for as long as it is ready.
+pub(crate) fn is_told_again(knote: &Knote) -> bool {
+    knote.row < super::ROW_FILE_READ && ops(knote.row).column().is_some() && trigger(knote) == 0
 }
 
 /// Whether a ready level knote stays on our list: the softened do. One that was softened

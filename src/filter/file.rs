@@ -62,29 +62,13 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
         EVFILT_WRITE => ROW_FILE_WRITE,
         _ => return Err(Errno::EINVAL),
     };
-    forget_if_other(queue, fd)?;
+    // What an earlier file left under the number.
+    queue.forget(fd);
     let regular = file::sort(fd)? == Sort::Regular;
     let watched = Watched { identity: file::identity(fd)?, regular, watch: None };
     queue.knotes[slot].row = row;
     queue.knotes[slot].own = queue.files.insert(watched);
     queue.knotes.activate(slot);
-    Ok(())
-}
-
-/// Drops what an earlier file left under the number.
-fn forget_if_other(queue: &mut Queue, fd: RawFd) -> Result<()> {
-    let identity = file::identity(fd)?;
-    for column in 0..super::fd::COLUMNS {
-        if let Some(slot) = queue.fds.knote(fd, column) {
-            let knote = queue.knotes[slot];
-            let same =
-                matches!(knote.row, ROW_FILE_READ | ROW_FILE_WRITE) && queue.files.get(knote.own).identity == identity;
-            if !same {
-                queue.forget(fd);
-                return Ok(());
-            }
-        }
-    }
     Ok(())
 }
 
@@ -153,6 +137,10 @@ impl Filter for FileRead {
         detach(queue, slot)
     }
 
+    fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
+        check(queue, slot).is_err()
+    }
+
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
         let Ok(fd) = check(queue, slot) else { return Outcome::Gone };
         let knote = queue.knotes[slot];
@@ -211,6 +199,10 @@ impl Filter for FileWrite {
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
         detach(queue, slot)
+    }
+
+    fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
+        check(queue, slot).is_err()
     }
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {

@@ -13,13 +13,13 @@ use crate::sys::epoll;
 use crate::sys::eventfd::Waker;
 use crate::sys::fork::PerProcess;
 use crate::sys::inotify::Inotify;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A kqueue's letters: names of knotes to look at again.
 struct LetterBox {
-    letters: Mutex<Vec<u64>>,
+    letters: Mutex<BTreeSet<u64>>,
     waker: Arc<Waker>,
 }
 
@@ -38,7 +38,7 @@ struct Hub {
     /// Kqueues that have it in their epoll; with the last it is closed.
     subscribers: usize,
     /// Who wants to hear of each watch.
-    watches: HashMap<i32, Vec<Reader>>,
+    watches: BTreeMap<i32, Vec<Reader>>,
 }
 
 static HUB: PerProcess<Mutex<Option<Hub>>> = PerProcess::new();
@@ -46,7 +46,7 @@ static HUB: PerProcess<Mutex<Option<Hub>>> = PerProcess::new();
 fn with_hub<T>(f: impl FnOnce(&mut Hub) -> Result<T>) -> Result<T> {
     let mut hub = HUB.get().lock().unwrap_or_else(PoisonError::into_inner);
     if hub.is_none() {
-        *hub = Some(Hub { inotify: Inotify::new()?, subscribers: 0, watches: HashMap::new() });
+        *hub = Some(Hub { inotify: Inotify::new()?, subscribers: 0, watches: BTreeMap::new() });
     }
     hub.as_mut().map_or(Err(Errno::EBADF), f)
 }
@@ -96,7 +96,7 @@ impl Hub {
         let lost = mask & libc::IN_Q_OVERFLOW != 0;
         let all = lost.then(|| self.watches.values()).into_iter().flatten();
         for reader in one.chain(all).flatten() {
-            reader.letters.letters.lock().unwrap_or_else(PoisonError::into_inner).push(reader.name);
+            reader.letters.letters.lock().unwrap_or_else(PoisonError::into_inner).insert(reader.name);
             if !Arc::ptr_eq(&reader.letters, reader_itself) {
                 reader.letters.waker.wake();
             }

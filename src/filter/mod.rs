@@ -11,6 +11,7 @@ pub(crate) mod except;
 pub(crate) mod fd;
 pub(crate) mod file;
 pub(crate) mod growth;
+mod index;
 pub(crate) mod kind;
 pub(crate) mod libkqueue;
 pub(crate) mod nested;
@@ -29,8 +30,7 @@ use crate::knote::{Knotes, NONE, Slot};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::Epoll;
 use crate::sys::eventfd::Waker;
-use core::hash::{BuildHasherDefault, Hasher};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -98,6 +98,11 @@ pub(crate) trait Filter: Sync {
     /// program that what it watched had gone before (ENOENT, EBADF).
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()>;
 
+    /// Whether the knote's descriptor does not name any more what the knote watches.
+    fn is_gone(&self, _queue: &mut Queue, _slot: Slot) -> bool {
+        false
+    }
+
     /// Is it ready, and with what? Consumes nothing.
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome;
 
@@ -145,8 +150,10 @@ pub(crate) fn ops(row: u8) -> &'static dyn Filter {
 pub(crate) trait Inner: Send + Sync {
     /// The epoll descriptor that becomes readable with its events.
     fn epoll(&self) -> RawFd;
-    /// How many events are pending in it.
-    fn pending(self: Arc<Self>) -> usize;
+    /// The inode number of the pipe whose end the program holds.
+    fn inode(&self) -> u64;
+    /// How many events are pending in it, and a number that changes with each new one.
+    fn pending(self: Arc<Self>) -> (usize, u32);
     /// One watcher more, or less: while there are any its own events wake its epoll.
     fn watched(&self, by: i32);
 }
@@ -175,36 +182,6 @@ pub(crate) mod token {
     pub(crate) const SETS: u64 = SOURCE | 16;
 }
 
-/// Multiplies and folds: idents and filter numbers are no adversary's choice.
-#[derive(Default)]
-pub(crate) struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-
-    fn write_i16(&mut self, word: i16) {
-        self.write_u64(u64::from(word.unsigned_abs()));
-    }
-}
-
-type Key = (usize, i16);
-
 /// The state of a kqueue that filters work on.
 pub(crate) struct Queue {
     pub(crate) epoll: Arc<Epoll>,
@@ -220,13 +197,13 @@ pub(crate) struct Queue {
     pub(crate) find_kqueue: FindKqueue,
     /// Counts the rounds in which ready knotes are looked at.
     pub(crate) scan: u32,
-    index: HashMap<Key, Slot, BuildHasherDefault<KeyHasher>>,
+    index: index::Index,
     /// Timers of knotes whose condition no kernel event tells of; see [`Queue::look_again`].
-    looks: HashMap<Slot, u32>,
+    looks: BTreeMap<Slot, u32>,
 }
 
 /// How long until a knote is looked at again, ns.
-const AGAIN: u64 = 4_000_000;
+pub(crate) const AGAIN: u64 = 4_000_000;
 
 impl Queue {
     pub(crate) fn new(epoll: Arc<Epoll>, waker: Arc<Waker>, find_kqueue: FindKqueue) -> Queue {
@@ -241,8 +218,8 @@ impl Queue {
             growth: None,
             find_kqueue,
             scan: 1,
-            index: HashMap::default(),
-            looks: HashMap::default(),
+            index: index::Index::default(),
+            looks: BTreeMap::new(),
         }
     }
 
@@ -250,17 +227,17 @@ impl Queue {
     pub(crate) fn find(&self, row: u8, ident: usize, filter: i16) -> Option<Slot> {
         match ops(row).column() {
             Some(column) => self.fds.knote(descriptor(ident).ok()?, column),
-            None => self.index.get(&(ident, filter)).copied(),
+            None => self.index.find(&self.knotes, ident, filter),
         }
     }
 
     /// Enters a knote where [`Queue::find`] looks.
     pub(crate) fn enter(&mut self, slot: Slot) -> Result<()> {
-        let (ident, filter, row) = (self.knotes[slot].ident, self.knotes[slot].filter, self.knotes[slot].row);
+        let (ident, row) = (self.knotes[slot].ident, self.knotes[slot].row);
         match ops(row).column() {
             Some(column) => self.fds.set_knote(descriptor(ident)?, column, slot),
             None => {
-                self.index.insert((ident, filter), slot);
+                self.index.insert(&self.knotes, slot);
                 if ops(row).on_descriptor() {
                     self.fds.set_others(descriptor(ident)?, true);
                 }
@@ -269,14 +246,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Queues a knote again after a few milliseconds, for conditions that no kernel event
+    /// Queues a knote again `after` ns, for conditions that no kernel event
     /// tells of.
-    pub(crate) fn look_again(&mut self, slot: Slot) -> Result<()> {
+    pub(crate) fn look_again(&mut self, slot: Slot, after: u64) -> Result<()> {
         self.timers.prepare(Clock::Monotonic, &self.epoll.clone())?;
         let timers = &mut self.timers;
         let index =
             *self.looks.entry(slot).or_insert_with(|| timers.new_timer(slot, Clock::Monotonic, timers::NEVER, 0));
-        timers.get(index).deadline = Clock::Monotonic.now().saturating_add(AGAIN);
+        timers.get(index).deadline = Clock::Monotonic.now().saturating_add(after);
         timers.start(index);
         Ok(())
     }
@@ -293,31 +270,25 @@ impl Queue {
                     self.fds.set_knote(fd, column, NONE);
                 }
             }
-            None => {
-                self.index.remove(&(knote.ident, knote.filter));
-            }
+            None => self.index.remove(&self.knotes, knote.ident, knote.filter),
         }
         self.knotes.remove(slot);
     }
 
-    /// Drops every knote on a descriptor whose file is gone.
+    /// Something said that a descriptor's file is gone: drops the knotes of which that is
+    /// true. Others on the number may be of the file it names now.
     pub(crate) fn forget(&mut self, fd: RawFd) {
-        for column in 0..fd::COLUMNS {
-            if let Some(slot) = self.fds.knote(fd, column) {
-                fd::abandon(self, slot);
-            }
+        let mut suspects: Vec<Slot> = (0..fd::COLUMNS).filter_map(|column| self.fds.knote(fd, column)).collect();
+        if self.fds.has_others(fd) {
+            let on_it = |slot: &Slot| {
+                let knote = &self.knotes[*slot];
+                knote.ident == fd as usize && ops(knote.row).on_descriptor()
+            };
+            suspects.extend(self.index.slots().filter(on_it));
         }
-        if self.fds.take_others(fd) {
-            let ident = fd as usize;
-            let mut others = Vec::new();
-            self.index.retain(|&(key, filter), slot| {
-                let gone = key == ident && row(filter).is_ok_and(|row| ops(row).on_descriptor());
-                if gone {
-                    others.push(*slot);
-                }
-                !gone
-            });
-            for slot in others {
+        for slot in suspects {
+            let row = self.knotes[slot].row;
+            if ops(row).is_gone(self, slot) {
                 fd::abandon(self, slot);
             }
         }
@@ -336,6 +307,10 @@ pub(crate) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let row = queue.knotes[slot].row;
     if ops(row).on_descriptor() {
         let fd = descriptor(queue.knotes[slot].ident)?;
+        // A wild number must not make large books.
+        if !queue.fds.covers(fd) && !crate::sys::fd::is_open(fd) {
+            return Err(Errno::EBADF);
+        }
         if let Some(inner) = (queue.find_kqueue)(fd) {
             return nested::attach(queue, slot, inner);
         }

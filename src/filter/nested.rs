@@ -10,14 +10,20 @@ use super::fd;
 use super::kind::Kind;
 use super::watched::Watched;
 use super::{Facts, Fate, Filter, Inner, Outcome, Queue, ROW_NESTED, descriptor};
-use crate::abi::{EVFILT_READ, Kevent};
+use crate::abi::{EV_CLEAR, EVFILT_READ, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
+use crate::sys::file;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-/// The row of EVFILT_READ on a kqueue.
+/// The row of EVFILT_READ on a kqueue. The saved `data` and `fflags` have no meaning here
+/// and hold the version of the inner's events as last looked at, and as last reported: an
+/// EV_CLEAR knote tells of each once.
 pub(crate) struct Nested;
+
+/// A version that counting up from nothing does not reach.
+const UNTOLD: u32 = u32::MAX;
 
 /// Attaches a knote to the kqueue `inner`. EINVAL for other filters than EVFILT_READ and
 /// for a kqueue in itself; ELOOP for a ring of kqueues or too long a chain.
@@ -30,6 +36,7 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot, inner: Arc<dyn Inner>) -> Re
     queue.fds.kqueues.insert(number, Watched::new(&inner));
     queue.fds.set_kind(number, Kind::Kqueue);
     queue.knotes[slot].row = ROW_NESTED;
+    queue.knotes[slot].fflags = UNTOLD;
     fd::attach(queue, slot, true).inspect_err(|_| queue.forget(number))
 }
 
@@ -56,25 +63,46 @@ impl Filter for Nested {
     }
 
     fn modify(&self, queue: &mut Queue, slot: Slot, _change: &Kevent) -> Result<()> {
-        fd::modify(queue, slot, true)
+        if self.is_gone(queue, slot) {
+            return Err(Errno::ENOENT);
+        }
+        fd::modify(queue, slot, true)?;
+        // Its events may stand on its ready list, where epoll does not see them.
+        queue.knotes[slot].fflags = UNTOLD;
+        queue.knotes.activate(slot);
+        Ok(())
     }
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
-        fd::detach(queue, slot)
+        let gone = self.is_gone(queue, slot);
+        let detached = fd::detach(queue, slot);
+        if gone { Err(Errno::ENOENT) } else { detached }
+    }
+
+    fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
+        let number = descriptor(queue.knotes[slot].ident).unwrap_or(-1);
+        inner(queue, slot).is_none_or(|inner| file::inode(number) != Ok(inner.inode()))
     }
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
-        let Some(inner) = inner(queue, slot) else { return Outcome::Gone };
-        match inner.pending() {
-            0 => fd::unready(queue, slot, false),
-            pending => {
-                let data = isize::try_from(pending).unwrap_or(isize::MAX);
-                Outcome::Ready(Facts { data, again: true, ..Facts::default() })
-            }
+        if self.is_gone(queue, slot) {
+            return Outcome::Gone;
         }
+        let Some(inner) = inner(queue, slot) else { return Outcome::Gone };
+        let (pending, version) = inner.pending();
+        let knote = &mut queue.knotes[slot];
+        knote.data = version as isize;
+        let told = knote.flags & EV_CLEAR != 0 && knote.fflags == version;
+        if pending == 0 || told {
+            return fd::unready(queue, slot, false);
+        }
+        let data = isize::try_from(pending).unwrap_or(isize::MAX);
+        Outcome::Ready(Facts { data, again: true, ..Facts::default() })
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
+        let knote = &mut queue.knotes[slot];
+        knote.fflags = knote.data as u32;
         fd::settle(queue, slot, fate);
     }
 }

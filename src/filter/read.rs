@@ -48,6 +48,10 @@ impl Filter for Read {
         fd::detach(queue, slot)
     }
 
+    fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
+        fd::is_gone(queue, slot)
+    }
+
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
         let mask = match fd::readiness(queue, slot) {
             Ok(mask) => mask,

@@ -12,9 +12,9 @@
 use super::{Queue, growth, timers, token};
 use crate::errno::Result;
 use crate::sys::clock::Clock;
-use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
+use crate::sys::epoll::{self, BATCH, Epoll, Events, Patience};
 use crate::sys::fd;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 /// Batches taken from an old set at most; its level entries come again in each.
 const ROUNDS: usize = 64;
@@ -43,12 +43,12 @@ fn fresh() -> Result<Epoll> {
 
 fn renew_nested(queue: &mut Queue, set: usize) -> Result<()> {
     let new = fresh()?;
+    queue.epoll.add(new.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;
     refill(queue, set, &new);
     discard_first_reports(queue, set, &new);
     if let Some(old) = queue.fds.take_nested(set) {
         drain(queue, set, &old);
     }
-    queue.epoll.add(std::os::fd::AsRawFd::as_raw_fd(&new), crate::sys::epoll::IN, token::SETS + set as u64)?;
     queue.fds.put_nested(set, new);
     Ok(())
 }
@@ -60,7 +60,7 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
     growth::enter(queue, &new)?;
     for set in 1..super::fd::SETS {
         if let Some(nested) = queue.fds.nested(set) {
-            new.add(std::os::fd::AsRawFd::as_raw_fd(nested), crate::sys::epoll::IN, token::SETS + set as u64)?;
+            new.add(nested.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;
         }
     }
     refill(queue, 0, &new);

@@ -81,7 +81,9 @@ impl Filter for Timer {
         } else if knote.flags & EV_CLEAR != 0 {
             timer.deadline = NEVER;
         }
-        if fate != Fate::Spent {
+        if fate == Fate::Spent {
+            queue.timers.delete(knote.own);
+        } else {
             resume(queue, slot);
         }
     }

@@ -47,6 +47,10 @@ impl Filter for Write {
         fd::detach(queue, slot)
     }
 
+    fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
+        fd::is_gone(queue, slot)
+    }
+
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
         let mask = match fd::readiness(queue, slot) {
             Ok(mask) => mask,
@@ -79,7 +83,7 @@ fn gate(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
     let marked = knote.fflags & NOTE_LOWAT != 0;
     if marked && !facts.eof && facts.data < knote.data {
         // TCP tells of room only after it had none.
-        let _ = queue.look_again(slot);
+        let _ = queue.look_again(slot, super::AGAIN);
         return fd::unready(queue, slot, true);
     }
     Outcome::Ready(Facts { again: fd::keep_or_harden(queue, slot, marked), ..facts })

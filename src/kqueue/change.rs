@@ -143,6 +143,9 @@ fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
     if let Err(errno) = result {
         return Err(undo(queue, slot, name, &before, errno));
     }
+    if before.has(state::FORCED) {
+        queue.knotes.activate(slot);
+    }
     force(queue, slot, change);
     result
 }

@@ -28,7 +28,7 @@ use crate::sys::fork::{self, PerProcess};
 use crate::sys::memory::{Input, Output};
 use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
 use std::os::fd::{AsRawFd, RawFd};
@@ -57,13 +57,33 @@ pub(crate) struct Kqueue {
     /// Wakes a thread asleep in the epoll, and whoever watches it.
     waker: Arc<Waker>,
     held: Held,
-    /// Closed by the program; nothing is delivered any more.
-    closed: AtomicBool,
+    /// Kqueues that watch this one. Outside the lock: a watcher holds its own.
+    watchers: AtomicI32,
     /// It is known under more numbers than one, so that each use of a number is checked.
     aliased: AtomicBool,
     numbers: std::sync::Mutex<Vec<(RawFd, UserEnd)>>,
     monitor: Arc<monitor::Post>,
+    /// The last field: it tells that all others are gone.
+    life: Life,
+}
+
+/// Whether a kqueue is still one for the program.
+struct Life {
+    /// Closed by the program; nothing is delivered any more.
+    closed: AtomicBool,
     generation: u32,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        // One that was never entered, or that a forked child inherited, is not counted.
+        if self.generation == fd::generation() && self.closed.load(Ordering::Relaxed) {
+            if process().table.is_empty() {
+                netlink::close();
+            }
+            process().table.freed();
+        }
+    }
 }
 
 /// What the lock guards.
@@ -71,10 +91,11 @@ struct State {
     queue: Queue,
     /// Threads asleep in the epoll.
     sleepers: u32,
-    /// Kqueues that watch this one.
-    watchers: i32,
     /// Activations of knotes the watchers have been told of.
     told: u32,
+    /// Activations a watcher has last seen, and how many others are yet to see them.
+    asked: u32,
+    untold: i32,
     readable: readable::Readable,
 }
 
@@ -88,6 +109,11 @@ pub(crate) fn create() -> Result<RawFd> {
         Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
             // What closed kqueues still hold may be what is missing.
             reap();
+            try_create()
+        }
+        Err(Errno::EBADF | Errno::EINVAL | Errno::EPERM) => {
+            // The program has closed the monitor's own descriptors.
+            process().monitor.abandon();
             try_create()
         }
         other => other,
@@ -109,11 +135,11 @@ fn try_create() -> Result<RawFd> {
             waker,
             epoll,
             held,
-            closed: AtomicBool::new(false),
+            watchers: AtomicI32::new(0),
             aliased: AtomicBool::new(false),
             numbers: std::sync::Mutex::new(vec![(number, note)]),
             monitor: post.clone(),
-            generation: fd::generation(),
+            life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
         };
         (user, Arc::new(kqueue))
     };
@@ -177,9 +203,16 @@ fn adopt(number: RawFd) -> Result<Arc<Kqueue>> {
         UserEnd::new(number, inode)?
     };
     kqueue.numbers().push((number, note));
-    if let Some(evicted) = process().table.enter(number, kqueue.clone())? {
+    if let Some(evicted) = process().table.enter(number, kqueue.clone())?
+        && !Arc::ptr_eq(&evicted, &kqueue)
+    {
         evicted.numbers().retain(|(own, _)| *own != number);
         evicted.end_if_closed();
+    }
+    if kqueue.is_closed() {
+        // It ended while it was entered.
+        process().table.leave(number, &kqueue);
+        return Err(Errno::EBADF);
     }
     Ok(kqueue)
 }
@@ -196,15 +229,34 @@ pub(crate) fn kevent(
     number: RawFd,
     changes: Input<Kevent>,
     events: &mut Output<Kevent>,
-    timeout: impl FnOnce() -> Result<Patience>,
+    timeout: impl Fn() -> Result<Patience>,
 ) -> Result<usize> {
     let kqueue = find(number)?;
+    let result = call(&kqueue, number, changes, events, &timeout);
+    let slept = events.room() > 0 && !matches!(timeout(), Ok(Patience::None));
+    if result != Err(Errno::EBADF) || !kqueue.is_closed() || slept {
+        return result;
+    }
+    // The number may name another kqueue since, by dup2(). A call that slept has seen its
+    // kqueue end.
+    process().table.leave(number, &kqueue);
+    let other = find(number)?;
+    call(&other, number, changes, events, &timeout)
+}
+
+fn call(
+    kqueue: &Arc<Kqueue>,
+    number: RawFd,
+    changes: Input<Kevent>,
+    events: &mut Output<Kevent>,
+    timeout: &impl Fn() -> Result<Patience>,
+) -> Result<usize> {
     let mut state = kqueue.state.lock();
-    if kqueue.closed.load(Ordering::Relaxed) {
+    if kqueue.is_closed() {
         return Err(Errno::EBADF);
     }
     if changes.len() > 0 {
-        let applied = change::apply_all(&kqueue, &mut state, changes, events);
+        let applied = change::apply_all(kqueue, &mut state, changes, events);
         if applied != Ok(change::Next::Collect) || events.len() > 0 || events.room() == 0 {
             kqueue.leave(state, number, readable::Call::Change);
             return applied.map(|_| events.len());
@@ -213,7 +265,7 @@ pub(crate) fn kevent(
         return Ok(0);
     }
     match timeout() {
-        Ok(patience) => wait::collect(&kqueue, state, number, events, patience),
+        Ok(patience) => wait::collect(kqueue, state, number, events, patience),
         Err(errno) => {
             kqueue.leave(state, number, readable::Call::Change);
             Err(errno)
@@ -226,8 +278,9 @@ impl State {
         State {
             queue: Queue::new(epoll, waker, find_inner),
             sleepers: 0,
-            watchers: 0,
             told: 0,
+            asked: 0,
+            untold: 0,
             readable: readable::Readable::new(),
         }
     }
@@ -236,16 +289,24 @@ impl State {
 impl State {
     /// Wakes whoever watches this kqueue if knotes came onto the ready list since they were
     /// told last: what stands there does not show in the epoll any more.
-    fn tell_watchers(&mut self) {
+    fn tell_watchers(&mut self, kqueue: &Kqueue) {
         let news = self.queue.knotes.activations() != self.told;
         self.told = self.queue.knotes.activations();
-        if news && self.watchers > 0 && self.queue.knotes.ready() > 0 {
-            self.queue.waker.wake();
+        if news && kqueue.watchers() > 0 && self.queue.knotes.ready() > 0 {
+            kqueue.waker.wake();
         }
     }
 }
 
 impl Kqueue {
+    fn is_closed(&self) -> bool {
+        self.life.closed.load(Ordering::Acquire)
+    }
+
+    fn watchers(&self) -> i32 {
+        self.watchers.load(Ordering::Relaxed)
+    }
+
     fn numbers(&self) -> std::sync::MutexGuard<'_, Vec<(RawFd, UserEnd)>> {
         self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -257,7 +318,7 @@ impl Kqueue {
         if !table.retire(self.held.as_raw_fd(), self) {
             return;
         }
-        self.closed.store(true, Ordering::Release);
+        self.life.closed.store(true, Ordering::Release);
         for (number, _) in core::mem::take(&mut *self.numbers()) {
             table.leave(number, self);
         }
@@ -274,7 +335,7 @@ impl Kqueue {
     fn leave(self: &Arc<Self>, mut state: Locked<'_>, number: RawFd, call: readable::Call) {
         state.queue.timers.arm();
         let pass_on = state.queue.knotes.ready() > 0 && state.sleepers > 0;
-        state.tell_watchers();
+        state.tell_watchers(self);
         readable::leave(self, &mut state, number, call);
         drop(state);
         if pass_on {
@@ -289,39 +350,38 @@ impl Inner for Kqueue {
         self.epoll.as_raw_fd()
     }
 
-    fn pending(self: Arc<Self>) -> usize {
-        if self.closed.load(Ordering::Relaxed) || self.held.is_hung_up() {
-            return 0;
+    fn pending(self: Arc<Self>) -> (usize, u32) {
+        if self.is_closed() || self.held.is_hung_up() {
+            return (0, 0);
         }
         let mut state = self.state.lock();
         wait::look(&self, &mut state);
         let pending = state.queue.knotes.ready();
         state.queue.timers.arm();
-        // The one who asks knows now; a second watcher has to be told again.
-        state.told = state.queue.knotes.activations();
-        if pending > 0 && state.watchers > 1 {
-            state.queue.waker.wake();
+        // Looking took the events out of the epoll. The one who asks knows now; a thread
+        // that sleeps, or another watcher, has to be told.
+        let activations = state.queue.knotes.activations();
+        if activations != state.asked {
+            state.asked = activations;
+            state.untold = self.watchers() - 1;
         }
-        pending
+        state.told = activations;
+        if pending > 0 && (state.sleepers > 0 || state.untold > 0) {
+            state.untold -= 1;
+            self.waker.wake();
+        }
+        (pending, activations)
+    }
+
+    fn inode(&self) -> u64 {
+        self.held.inode()
     }
 
     fn watched(&self, by: i32) {
-        let mut state = self.state.lock();
-        state.watchers += by;
-        if by > 0 && state.queue.knotes.ready() > 0 {
-            state.queue.waker.wake();
-        }
-    }
-}
-
-impl Drop for Kqueue {
-    fn drop(&mut self) {
-        // One that was never entered, or that a forked child inherited, is not counted.
-        if self.generation == fd::generation() && self.closed.load(Ordering::Relaxed) {
-            if process().table.is_empty() {
-                netlink::close();
-            }
-            process().table.freed();
+        self.watchers.fetch_add(by, Ordering::Relaxed);
+        if by > 0 {
+            // What is pending already may not show in the epoll.
+            self.waker.wake();
         }
     }
 }

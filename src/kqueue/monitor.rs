@@ -17,8 +17,7 @@ use crate::sys::signal::{self, SignalFd};
 use crate::sys::timerfd::TimerFd;
 use crate::sys::{fd, thread};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 /// The monitor of a process, started when it is first needed.
 #[derive(Default)]
@@ -52,6 +51,11 @@ fn token(held: RawFd) -> u64 {
 }
 
 impl Monitor {
+    /// Gives up a monitor that cannot be reached any more; the next call starts another.
+    pub(super) fn abandon(&self) {
+        *self.post.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// The running monitor. EMFILE, ENFILE, ENOMEM: it could not be started; the next call
     /// tries again.
     pub(super) fn ensure(&self) -> Result<Arc<Post>> {
@@ -67,25 +71,49 @@ impl Monitor {
 
 /// Starts the thread and waits until it can be signalled.
 fn start() -> Result<Arc<Post>> {
-    let (sender, receiver) = mpsc::sync_channel(1);
     let signal = signal::spare_realtime();
-    thread::spawn("kqueue-monitor", move || run(signal, sender))?;
-    receiver.recv().unwrap_or(Err(Errno::ENOMEM))
+    let start = Arc::new(Handshake::default());
+    let theirs = start.clone();
+    thread::spawn(c"kqueue-monitor", Box::new(move || run(signal, &theirs)))?;
+    start.wait()
+}
+
+/// How the thread tells its starter how it went.
+#[derive(Default)]
+struct Handshake {
+    answer: Mutex<Option<Result<Arc<Post>>>>,
+    answered: Condvar,
+}
+
+impl Handshake {
+    fn answer(&self, answer: Result<Arc<Post>>) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        self.answered.notify_one();
+    }
+
+    fn wait(&self) -> Result<Arc<Post>> {
+        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match answer.take() {
+                Some(answer) => return answer,
+                None => answer = self.answered.wait(answer).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
 }
 
 /// The thread. The signalfd is made here: it tells of the signals of the thread that made it.
-fn run(signal: i32, sender: SyncSender<Result<Arc<Post>>>) {
+fn run(signal: i32, start: &Handshake) {
     let made =
         SignalFd::new_locked(&[signal, libc::SIGIO]).and_then(|signals| Ok((Post::new(signal, &signals)?, signals)));
     let (post, signals) = match made {
         Ok((post, signals)) => (Arc::new(post), signals),
         Err(errno) => {
-            let _ = sender.send(Err(errno));
+            start.answer(Err(errno));
             return;
         }
     };
-    let _ = sender.send(Ok(post.clone()));
-    drop(sender);
+    start.answer(Ok(post.clone()));
     let mut events = Events::new();
     loop {
         match post.epoll.wait(&mut events, BATCH, Patience::Forever) {

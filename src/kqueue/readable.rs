@@ -173,7 +173,7 @@ pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call
 fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
     wait::look(kqueue, state);
     state.queue.timers.arm();
-    state.tell_watchers();
+    state.tell_watchers(kqueue);
 }
 
 fn clear_if_empty(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd) {

@@ -8,7 +8,7 @@
 
 use crate::errno::{Errno, Result};
 use once_cell::race::OnceBox;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -24,8 +24,8 @@ type Leaf<T> = [Slot<T>; LEAF];
 /// The table of a process.
 pub(crate) struct Table<T> {
     leaves: [OnceBox<Leaf<T>>; LEAVES],
-    high: Mutex<HashMap<RawFd, Arc<T>>>,
-    live: Mutex<HashMap<RawFd, Arc<T>>>,
+    high: Mutex<BTreeMap<RawFd, Arc<T>>>,
+    live: Mutex<BTreeMap<RawFd, Arc<T>>>,
     /// Kqueues that are closed and not yet freed.
     closing: Mutex<usize>,
     all_freed: Condvar,

@@ -19,7 +19,6 @@ use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
 use crate::sys::memory::Output;
 use crate::sys::signal;
-use core::sync::atomic::Ordering;
 use parking_lot::MutexGuard;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -103,7 +102,7 @@ fn wait(kqueue: &Arc<Kqueue>, state: &mut Locked<'_>, number: RawFd, room: usize
     } else {
         sleep(kqueue, state, number, max, patience, round)
     };
-    if kqueue.closed.load(Ordering::Acquire) {
+    if kqueue.is_closed() {
         return Err(Errno::EBADF);
     }
     match waited {
@@ -196,7 +195,7 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
 /// Gets rid of entries nobody can remove from the epoll.
 fn rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
     // Watchers know the epoll by its file, which this would take from them.
-    if state.watchers > 0 {
+    if kqueue.watchers() > 0 {
         state.queue.fds.orphaned = false;
         return;
     }
@@ -209,10 +208,16 @@ fn rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
 fn absorb_set(queue: &mut Queue, set: u64) {
     let Ok(set) = usize::try_from(set) else { return };
     let mut events = Events::new();
-    let Some(epoll) = queue.fds.nested(set) else { return };
-    if epoll.wait(&mut events, BATCH, Patience::None).is_ok() {
+    for _ in 0..LOOKS {
+        let Some(epoll) = queue.fds.nested(set) else { return };
+        if epoll.wait(&mut events, BATCH, Patience::None).is_err() {
+            return;
+        }
         for (token, mask) in events.iter() {
             filter::fd::report(queue, token, set, mask);
+        }
+        if events.len() < BATCH {
+            return;
         }
     }
 }
@@ -220,13 +225,13 @@ fn absorb_set(queue: &mut Queue, set: u64) {
 /// Hands out what is ready, and fetches more from epoll for as long as there is room and
 /// epoll has more.
 fn hand_out_all(kqueue: &Arc<Kqueue>, state: &mut State, out: &mut Output<Kevent>, round: &mut Round) -> Result<()> {
-    loop {
+    for _ in 0..LOOKS {
         let before = out.len();
         if let Err(errno) = hand_out(&mut state.queue, out, &mut round.level) {
             return if out.len() > 0 { Ok(()) } else { Err(errno) };
         }
         let progress = out.len() > before;
-        if !round.more || out.room() == 0 || !progress {
+        if !round.more || out.room() == 0 || out.len() > 0 && !progress {
             return Ok(());
         }
         let max = out.room().saturating_add(1).min(BATCH);
@@ -239,6 +244,7 @@ fn hand_out_all(kqueue: &Arc<Kqueue>, state: &mut State, out: &mut Output<Kevent
             return Ok(());
         }
     }
+    Ok(())
 }
 
 /// One pass over the ready list, up to where its tail is now.
@@ -250,8 +256,8 @@ fn hand_out(queue: &mut Queue, out: &mut Output<Kevent>, level: &mut bool) -> Re
         let name = queue.knotes.name(slot);
         queue.knotes.dequeue(slot);
         if queue.knotes[slot].seen == queue.scan {
-            // Handed out in this call already; the rest of the list has its turn first.
-            if queue.knotes[slot].hinted != queue.scan {
+            // Handed out in this call already.
+            if !filter::fd::is_told_again(&queue.knotes[slot]) {
                 queue.knotes.requeue(slot);
             }
             continue;

@@ -7,6 +7,7 @@ use super::{clock, count, number, zero};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
+use libc::c_long;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 pub(crate) const IN: u32 = libc::EPOLLIN as u32;
@@ -110,7 +111,6 @@ impl Epoll {
     ///
     /// Made with syscall(2), which is no cancellation point.
     pub(crate) fn wait(&self, events: &mut Events, max: usize, patience: Patience) -> Result<()> {
-        let max = max.clamp(1, BATCH);
         events.len = 0;
         let ts = match patience {
             Patience::None => Some(clock::timespec(0)),
@@ -118,14 +118,10 @@ impl Epoll {
             Patience::Forever => None,
         };
         if !NO_PWAIT2.load(Ordering::Relaxed) {
-            let ts = ts.as_ref().map_or(core::ptr::null(), |ts| ts as *const libc::timespec);
-            // SAFETY: the buffer holds BATCH >= max entries; `ts` is null or valid.
-            let ret = unsafe {
-                libc::syscall(libc::SYS_epoll_pwait2, self.as_raw_fd(), events.buf.as_mut_ptr(), max, ts, 0, 8)
-            };
-            match count(ret) {
+            let ts = ts.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+            match self.raw_wait(libc::SYS_epoll_pwait2, events, max, ts as c_long) {
                 Err(Errno::ENOSYS) => NO_PWAIT2.store(true, Ordering::Relaxed),
-                other => return other.map(|n| events.len = n),
+                other => return other,
             }
         }
         let ms = match patience {
@@ -133,9 +129,18 @@ impl Epoll {
             Patience::Nanos(ns) => libc::c_int::try_from(ns.div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX),
             Patience::Forever => -1,
         };
-        // SAFETY: as above.
-        let ret =
-            unsafe { libc::syscall(libc::SYS_epoll_pwait, self.as_raw_fd(), events.buf.as_mut_ptr(), max, ms, 0, 8) };
+        self.raw_wait(libc::SYS_epoll_pwait, events, max, c_long::from(ms))
+    }
+
+    /// Either wait; they differ in what `timeout` is. Every argument has a register's
+    /// width: syscall(2) is variadic, and the kernel reads whole registers.
+    fn raw_wait(&self, number: c_long, events: &mut Events, max: usize, timeout: c_long) -> Result<()> {
+        let epoll = c_long::from(self.as_raw_fd());
+        let max = max.clamp(1, BATCH) as c_long;
+        let (no_mask, mask_size): (c_long, c_long) = (0, 8);
+        // SAFETY: the buffer holds BATCH >= max entries; a timeout's address is valid for
+        // the call, or null.
+        let ret = unsafe { libc::syscall(number, epoll, events.buf.as_mut_ptr(), max, timeout, no_mask, mask_size) };
         count(ret).map(|n| events.len = n)
     }
 }

@@ -72,7 +72,7 @@ fn line(index: usize) -> Option<&'static Line> {
     chunk.get(index % CHUNK)
 }
 
-/// A note in the register, taken back on drop.
+/// A note in the register.
 struct Note(usize);
 
 impl Note {
@@ -88,19 +88,23 @@ impl Note {
     }
 }
 
-impl Drop for Note {
-    fn drop(&mut self) {
+impl Note {
+    /// Takes the note back and runs `close` with forks kept out, so that no child inherits
+    /// a descriptor that nothing knows of.
+    fn strike(&self, close: impl FnOnce()) {
+        let mut lines = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(line) = line(self.0) {
             line.fd.store(-1, Ordering::Release);
         }
-        FREE.lock().unwrap_or_else(PoisonError::into_inner).free.push(self.0);
+        close();
+        lines.free.push(self.0);
     }
 }
 
 /// A descriptor of the library's own.
 pub(crate) struct Fd {
     fd: ManuallyDrop<OwnedFd>,
-    note: ManuallyDrop<Note>,
+    note: Note,
     generation: u32,
 }
 
@@ -110,7 +114,7 @@ impl Fd {
     pub(crate) fn new(fd: OwnedFd) -> Result<Fd> {
         let fd = move_up(fd)?;
         let note = Note::new(fd.as_raw_fd(), 0)?;
-        Ok(Fd { fd: ManuallyDrop::new(fd), note: ManuallyDrop::new(note), generation: generation() })
+        Ok(Fd { fd: ManuallyDrop::new(fd), note, generation: generation() })
     }
 }
 
@@ -125,31 +129,29 @@ impl Drop for Fd {
         if self.generation != generation() {
             return;
         }
+        let fd = &mut self.fd;
         // SAFETY: dropped once, here, and not used afterwards.
-        unsafe { ManuallyDrop::drop(&mut self.note) };
-        // SAFETY: as above.
-        unsafe { ManuallyDrop::drop(&mut self.fd) };
+        self.note.strike(|| unsafe { ManuallyDrop::drop(fd) });
     }
 }
 
 /// Notes the program's end of a kqueue, which a child closes only while it still is
 /// the pipe with this inode: the program may have closed it and reused the number.
 pub(crate) struct UserEnd {
-    note: ManuallyDrop<Note>,
+    note: Note,
     generation: u32,
 }
 
 impl UserEnd {
     pub(crate) fn new(fd: RawFd, inode: u64) -> Result<UserEnd> {
-        Ok(UserEnd { note: ManuallyDrop::new(Note::new(fd, inode)?), generation: generation() })
+        Ok(UserEnd { note: Note::new(fd, inode)?, generation: generation() })
     }
 }
 
 impl Drop for UserEnd {
     fn drop(&mut self) {
         if self.generation == generation() {
-            // SAFETY: dropped once, here, and not used afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.note) };
+            self.note.strike(|| {});
         }
     }
 }
@@ -197,13 +199,19 @@ pub(crate) fn poll_now(fd: RawFd, events: i16) -> i16 {
 
 /// Which of `fds` report POLLERR now, as indices.
 pub(crate) fn hung_up(fds: &[RawFd]) -> Vec<usize> {
-    let mut set: Vec<libc::pollfd> = fds.iter().map(|&fd| libc::pollfd { fd, events: 0, revents: 0 }).collect();
-    // SAFETY: the pointer and length describe `set`; a zero timeout never sleeps.
-    let polled = retry(|| number(unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, 0) }));
-    if polled.is_err() {
-        return Vec::new();
+    let mut found = Vec::new();
+    for (start, chunk) in fds.chunks(64).enumerate() {
+        let mut set: Vec<libc::pollfd> = chunk.iter().map(|&fd| libc::pollfd { fd, events: 0, revents: 0 }).collect();
+        let len = set.len() as libc::nfds_t;
+        // SAFETY: the pointer and length describe `set`; a zero timeout never sleeps.
+        if retry(|| number(unsafe { libc::poll(set.as_mut_ptr(), len, 0) })).is_err() {
+            // More at once than RLIMIT_NOFILE allows by now.
+            set.iter_mut().for_each(|one| one.revents = poll_now(one.fd, 0));
+        }
+        let up = set.iter().enumerate().filter(|(_, one)| one.revents & libc::POLLERR != 0);
+        found.extend(up.map(|(index, _)| start * 64 + index));
     }
-    set.iter().enumerate().filter(|(_, one)| one.revents & libc::POLLERR != 0).map(|(i, _)| i).collect()
+    found
 }
 
 /// In a forked child: closes every descriptor in the register and forgets them.

@@ -43,7 +43,7 @@ impl Inotify {
     /// Reads what is queued, one bufferful, and calls `each` with (watch, mask). False
     /// when there was nothing.
     pub(crate) fn read(&self, mut each: impl FnMut(i32, u32)) -> bool {
-        let mut buf = [0u8; 4096];
+        let mut buf = [0u8; 1024];
         // SAFETY: pointer and length describe `buf`; the descriptor does not block.
         let got = count(unsafe { libc::read(self.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) } as libc::c_long);
         let mut rest = buf.get(..got.unwrap_or(0)).unwrap_or(&[]);

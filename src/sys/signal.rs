@@ -8,6 +8,7 @@ use super::fd::Fd;
 use super::{count, number};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
+use libc::c_long;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// pwritev2(2), Linux 6.18: EPIPE without the signal.
@@ -58,10 +59,11 @@ pub(crate) fn with_all_blocked<T>(f: impl FnOnce() -> T) -> T {
 pub(super) fn write_byte_without_sigpipe(fd: RawFd) -> Result<()> {
     let byte = 1u8;
     let iov = libc::iovec { iov_base: (&raw const byte).cast_mut().cast(), iov_len: 1 };
-    let own_position: libc::c_long = -1;
-    // SAFETY: one valid vector, only read from.
+    let (pipe, vectors, own_position, flags): (c_long, c_long, c_long, c_long) =
+        (fd.into(), 1, -1, RWF_NOSIGNAL.into());
+    // SAFETY: one valid vector, only read from; every argument has a register's width.
     let ret =
-        unsafe { libc::syscall(libc::SYS_pwritev2, fd, &raw const iov, 1, own_position, own_position, RWF_NOSIGNAL) };
+        unsafe { libc::syscall(libc::SYS_pwritev2, pipe, &raw const iov, vectors, own_position, own_position, flags) };
     match count(ret) {
         Err(Errno::ENOTSUP | Errno::EINVAL | Errno::ENOSYS) => write_byte_masked(fd),
         other => other.map(|_| ()),
@@ -78,8 +80,8 @@ fn write_byte_masked(fd: RawFd) -> Result<()> {
     let was_pending = unsafe { libc::sigismember(&raw const pending, libc::SIGPIPE) } == 1;
     let old = block(&pipe);
     // SAFETY: one byte from a valid buffer.
-    let ret = unsafe { libc::syscall(libc::SYS_write, fd, [1u8].as_ptr(), 1) };
-    let result = count(ret).map(|_| ());
+    let ret = unsafe { libc::write(fd, [1u8].as_ptr().cast(), 1) };
+    let result = count(ret as c_long).map(|_| ());
     if result.is_err() && !was_pending {
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: valid set and timeout; no siginfo is asked for.

@@ -4,6 +4,8 @@
 
 use super::signal;
 use crate::errno::{Errno, Result};
+use core::ffi::{CStr, c_void};
+use core::mem::MaybeUninit;
 use libc::c_int;
 
 unsafe extern "C" {
@@ -51,8 +53,49 @@ pub(crate) fn tid() -> libc::pid_t {
     libc::pid_t::try_from(tid).unwrap_or(0)
 }
 
+/// What a thread of ours runs.
+pub(crate) type Body = Box<dyn FnOnce() + Send>;
+
+/// Enough for the monitor, which recurses nowhere.
+const STACK: usize = 128 * 1024;
+
+extern "C" fn begin(body: *mut c_void) -> *mut c_void {
+    // SAFETY: `spawn` made this pointer of a box and gave it away.
+    let body = unsafe { Box::from_raw(body.cast::<Body>()) };
+    body();
+    core::ptr::null_mut()
+}
+
 /// Starts a detached thread with every signal blocked. ENOMEM if there is no room.
-pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-    let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(128 * 1024);
-    signal::with_all_blocked(|| builder.spawn(body)).map(drop).map_err(|_| Errno::ENOMEM)
+///
+/// pthread_create(3) itself: std's threads keep books that outlive `main`.
+pub(crate) fn spawn(name: &CStr, body: Body) -> Result<()> {
+    let mut attributes = MaybeUninit::uninit();
+    // SAFETY: initialises the attributes.
+    if unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) } != 0 {
+        return Err(Errno::ENOMEM);
+    }
+    let attributes = attributes.as_mut_ptr();
+    // SAFETY: initialised above; the size is above the minimum.
+    unsafe { libc::pthread_attr_setstacksize(attributes, STACK) };
+    // SAFETY: initialised above.
+    unsafe { libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED) };
+    let body = Box::into_raw(Box::new(body));
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: `begin` takes the box over if the thread starts.
+    let failed = signal::with_all_blocked(|| unsafe {
+        libc::pthread_create(thread.as_mut_ptr(), attributes, begin, body.cast())
+    }) != 0;
+    // SAFETY: initialised above, and not used any more.
+    unsafe { libc::pthread_attr_destroy(attributes) };
+    if failed {
+        // SAFETY: no thread has it.
+        drop(unsafe { Box::from_raw(body) });
+        return Err(Errno::ENOMEM);
+    }
+    // SAFETY: written by the successful call.
+    let thread = unsafe { thread.assume_init() };
+    // SAFETY: the thread runs as long as the process, detached or not.
+    unsafe { libc::pthread_setname_np(thread, name.as_ptr()) };
+    Ok(())
 }
