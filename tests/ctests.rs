@@ -34,7 +34,9 @@ ctests! {
     engine_counts
     engine_faults
     engine_flags
+    engine_mixed
     engine_nested
+    engine_nested_races
     engine_poll
     engine_races
     engine_threads
@@ -44,6 +46,7 @@ ctests! {
     io_local
     io_modes
     io_pipe
+    io_reuse
     io_special
     io_tcp
     io_tcp_state

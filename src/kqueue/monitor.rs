@@ -23,6 +23,31 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 #[derive(Default)]
 pub(super) struct Monitor {
     post: Mutex<Option<Arc<Post>>>,
+    start: Handshake,
+}
+
+/// How the thread tells its starter how it went.
+#[derive(Default)]
+struct Handshake {
+    answer: Mutex<Option<Result<Arc<Post>>>>,
+    answered: Condvar,
+}
+
+impl Handshake {
+    fn answer(&self, answer: Result<Arc<Post>>) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        self.answered.notify_one();
+    }
+
+    fn wait(&self) -> Result<Arc<Post>> {
+        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match answer.take() {
+                Some(answer) => return answer,
+                None => answer = self.answered.wait(answer).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
 }
 
 /// Where the monitor is reached.
@@ -63,47 +88,18 @@ impl Monitor {
         if let Some(post) = post.as_ref() {
             return Ok(post.clone());
         }
-        let started = start()?;
+        // The lock is held: one start at a time, and one answer.
+        thread::spawn(c"kqueue-monitor", run)?;
+        let started = self.start.wait()?;
         *post = Some(started.clone());
         Ok(started)
     }
 }
 
-/// Starts the thread and waits until it can be signalled.
-fn start() -> Result<Arc<Post>> {
-    let signal = signal::spare_realtime();
-    let start = Arc::new(Handshake::default());
-    let theirs = start.clone();
-    thread::spawn(c"kqueue-monitor", Box::new(move || run(signal, &theirs)))?;
-    start.wait()
-}
-
-/// How the thread tells its starter how it went.
-#[derive(Default)]
-struct Handshake {
-    answer: Mutex<Option<Result<Arc<Post>>>>,
-    answered: Condvar,
-}
-
-impl Handshake {
-    fn answer(&self, answer: Result<Arc<Post>>) {
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
-        self.answered.notify_one();
-    }
-
-    fn wait(&self) -> Result<Arc<Post>> {
-        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            match answer.take() {
-                Some(answer) => return answer,
-                None => answer = self.answered.wait(answer).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
-    }
-}
-
 /// The thread. The signalfd is made here: it tells of the signals of the thread that made it.
-fn run(signal: i32, start: &Handshake) {
+fn run() {
+    let start = &process().monitor.start;
+    let signal = signal::spare_realtime();
     let made =
         SignalFd::new_locked(&[signal, libc::SIGIO]).and_then(|signals| Ok((Post::new(signal, &signals)?, signals)));
     let (post, signals) = match made {

@@ -53,23 +53,21 @@ pub(crate) fn tid() -> libc::pid_t {
     libc::pid_t::try_from(tid).unwrap_or(0)
 }
 
-/// What a thread of ours runs.
-pub(crate) type Body = Box<dyn FnOnce() + Send>;
-
 /// Enough for the monitor, which recurses nowhere.
 const STACK: usize = 128 * 1024;
 
 extern "C" fn begin(body: *mut c_void) -> *mut c_void {
-    // SAFETY: `spawn` made this pointer of a box and gave it away.
-    let body = unsafe { Box::from_raw(body.cast::<Body>()) };
+    // SAFETY: `spawn` passed a function of this type.
+    let body = unsafe { core::mem::transmute::<*mut c_void, fn()>(body) };
     body();
     core::ptr::null_mut()
 }
 
 /// Starts a detached thread with every signal blocked. ENOMEM if there is no room.
 ///
-/// pthread_create(3) itself: std's threads keep books that outlive `main`.
-pub(crate) fn spawn(name: &CStr, body: Body) -> Result<()> {
+/// pthread_create(3) itself, and a function without an environment: what std's threads or a
+/// closure keep on the heap would be lost in a forked child, which has no such thread.
+pub(crate) fn spawn(name: &CStr, body: fn()) -> Result<()> {
     let mut attributes = MaybeUninit::uninit();
     // SAFETY: initialises the attributes.
     if unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) } != 0 {
@@ -80,17 +78,14 @@ pub(crate) fn spawn(name: &CStr, body: Body) -> Result<()> {
     unsafe { libc::pthread_attr_setstacksize(attributes, STACK) };
     // SAFETY: initialised above.
     unsafe { libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED) };
-    let body = Box::into_raw(Box::new(body));
     let mut thread = MaybeUninit::uninit();
-    // SAFETY: `begin` takes the box over if the thread starts.
+    // SAFETY: the attributes are initialised, and `begin` takes what it is passed.
     let failed = signal::with_all_blocked(|| unsafe {
-        libc::pthread_create(thread.as_mut_ptr(), attributes, begin, body.cast())
+        libc::pthread_create(thread.as_mut_ptr(), attributes, begin, body as *mut c_void)
     }) != 0;
     // SAFETY: initialised above, and not used any more.
     unsafe { libc::pthread_attr_destroy(attributes) };
     if failed {
-        // SAFETY: no thread has it.
-        drop(unsafe { Box::from_raw(body) });
         return Err(Errno::ENOMEM);
     }
     // SAFETY: written by the successful call.
