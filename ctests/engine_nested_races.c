@@ -278,6 +278,27 @@ CHECK(two_cleared_watches_of_one_inner_report_a_trigger_once_each)
 	OK(close(in) == 0);
 }
 
+CHECK(a_level_watch_is_told_however_often_another_outer_looked)
+{
+	int in = new_kqueue(), a = new_kqueue(), b = new_kqueue(), round, i;
+	user(in, EV_ADD | EV_CLEAR, 0);
+	ADD(a, in, EVFILT_READ, EV_CLEAR);
+	ADD(b, in, EVFILT_READ, 0);
+	for (round = 0; round < 20; round++) {
+		trigger(in);
+		EVENT(a, in, EVFILT_READ);
+		for (i = 0; i < 20; i++)
+			NONE(a);
+		EQ(EVENT(b, in, EVFILT_READ).data, 1);
+		EQ(EVENT(b, in, EVFILT_READ).data, 1);
+		EQ(ONE(in).filter, EVFILT_USER);
+		NONE(b);
+	}
+	OK(close(a) == 0);
+	OK(close(b) == 0);
+	OK(close(in) == 0);
+}
+
 CHECKS(
 	C(two_queues_that_add_and_delete_each_other_never_hang)
 	C(an_outer_that_closes_while_its_inner_adds_it_never_hangs)
@@ -288,4 +309,5 @@ CHECKS(
 	C(enabling_a_disabled_watch_reports_an_inner_with_a_ready_pipe)
 	C(an_orphan_in_a_queue_that_was_watched_once_costs_no_cpu)
 	C(two_cleared_watches_of_one_inner_report_a_trigger_once_each)
+	C(a_level_watch_is_told_however_often_another_outer_looked)
 );

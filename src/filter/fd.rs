@@ -206,6 +206,11 @@ fn set_of(knote: &Knote) -> usize {
     (knote.own & SET_MASK) as usize
 }
 
+/// Whether a knote has its entry in a set. Those on files that cannot be polled have none.
+fn stands_in(knote: &Knote, set: usize) -> bool {
+    (knote.row < super::ROW_FILE_READ || knote.row == super::ROW_NESTED) && set_of(knote) == set
+}
+
 fn is_soft(knote: &Knote) -> bool {
     knote.own & SOFT != 0
 }
@@ -240,7 +245,7 @@ fn wanted(queue: &Queue, fd: RawFd, set: usize) -> u32 {
     let (mut mask, mut any) = (0, false);
     for &slot in entry.columns.iter().filter(|&&slot| slot != NONE) {
         let knote = &queue.knotes[slot];
-        if set_of(knote) == set {
+        if stands_in(knote, set) {
             any = true;
             if knote.is_enabled() {
                 mask |= interest(knote.filter) | trigger(knote);
@@ -290,7 +295,8 @@ fn gone(error: Errno) -> bool {
 /// The set for a new knote: its level siblings' if it is level itself, else a free one.
 fn choose_set(queue: &Queue, fd: RawFd, trigger_wanted: u32) -> u32 {
     let Some(entry) = queue.fds.entry(fd) else { return 0 };
-    let siblings = || entry.columns.iter().filter(|&&slot| slot != NONE).map(|&slot| &queue.knotes[slot]);
+    let knotes = || entry.columns.iter().filter(|&&slot| slot != NONE).map(|&slot| &queue.knotes[slot]);
+    let siblings = || knotes().filter(|knote| (0..SETS).any(|set| stands_in(knote, set)));
     let free = |set: &u32| siblings().all(|sibling| set_of(sibling) != *set as usize);
     if trigger_wanted == 0
         && let Some(level) = siblings().find(|sibling| trigger(sibling) == 0)
@@ -360,7 +366,7 @@ fn siblings_in_set(queue: &Queue, fd: RawFd, slot: Slot) -> usize {
     let set = set_of(&queue.knotes[slot]);
     let columns = queue.fds.entry(fd).map_or([NONE; COLUMNS], |entry| entry.columns);
     let others = columns.iter().filter(|&&other| other != NONE && other != slot);
-    others.filter(|&&other| set_of(&queue.knotes[other]) == set).count()
+    others.filter(|&&other| stands_in(&queue.knotes[other], set)).count()
 }
 
 /// Moves a knote that can no longer share its set into one of its own, edge-triggered. An
@@ -410,7 +416,8 @@ pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
     let Some(&entry) = queue.fds.entry(fd) else { return };
     let mut used = [false; SETS];
     for &slot in entry.columns.iter().filter(|&&slot| slot != NONE) {
-        used[set_of(&queue.knotes[slot])] |= queue.knotes[slot].row < super::ROW_FILE_READ;
+        let knote = &queue.knotes[slot];
+        used.iter_mut().enumerate().for_each(|(set, used)| *used |= stands_in(knote, set));
     }
     let nested = entry.kind == Kind::Kqueue && entry.columns != [NONE; COLUMNS];
     let entry = queue.fds.entry_mut(fd);
@@ -463,7 +470,7 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
         let scan = queue.scan;
         let knote = &mut queue.knotes[slot];
         let concerns = interest(knote.filter) | epoll::ERR | epoll::HUP;
-        if set_of(knote) == set && mask & concerns != 0 {
+        if stands_in(knote, set) && mask & concerns != 0 {
             knote.hint = (mask & 0xffff) as u16;
             knote.hinted = scan;
             queue.knotes.activate(slot);

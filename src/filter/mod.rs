@@ -286,9 +286,12 @@ impl Queue {
             };
             suspects.extend(self.index.slots().filter(on_it));
         }
-        for slot in suspects {
-            let row = self.knotes[slot].row;
-            if ops(row).is_gone(self, slot) {
+        // By name: letting go of one may take another along.
+        let names: Vec<u64> = suspects.into_iter().map(|slot| self.knotes.name(slot)).collect();
+        for name in names {
+            if let Some(slot) = self.knotes.resolve(name)
+                && ops(self.knotes[slot].row).is_gone(self, slot)
+            {
                 fd::abandon(self, slot);
             }
         }

@@ -93,9 +93,6 @@ struct State {
     sleepers: u32,
     /// Activations of knotes the watchers have been told of.
     told: u32,
-    /// Activations a watcher has last seen, and how many others are yet to see them.
-    asked: u32,
-    untold: i32,
     readable: readable::Readable,
 }
 
@@ -275,18 +272,18 @@ fn call(
 
 impl State {
     fn new(epoll: Arc<Epoll>, waker: Arc<Waker>) -> State {
-        State {
-            queue: Queue::new(epoll, waker, find_inner),
-            sleepers: 0,
-            told: 0,
-            asked: 0,
-            untold: 0,
-            readable: readable::Readable::new(),
-        }
+        State { queue: Queue::new(epoll, waker, find_inner), sleepers: 0, told: 0, readable: readable::Readable::new() }
     }
 }
 
 impl State {
+    /// Lets the epoll show only what it has itself, once nothing is on the ready list.
+    fn dim_if_empty(&self) {
+        if self.queue.knotes.ready() == 0 {
+            self.queue.waker.dim();
+        }
+    }
+
     /// Wakes whoever watches this kqueue if knotes came onto the ready list since they were
     /// told last: what stands there does not show in the epoll any more.
     fn tell_watchers(&mut self, kqueue: &Kqueue) {
@@ -336,6 +333,7 @@ impl Kqueue {
         state.queue.timers.arm();
         let pass_on = state.queue.knotes.ready() > 0 && state.sleepers > 0;
         state.tell_watchers(self);
+        state.dim_if_empty();
         readable::leave(self, &mut state, number, call);
         drop(state);
         if pass_on {
@@ -359,15 +357,13 @@ impl Inner for Kqueue {
         let pending = state.queue.knotes.ready();
         state.queue.timers.arm();
         // Looking took the events out of the epoll. The one who asks knows now; a thread
-        // that sleeps, or another watcher, has to be told.
+        // that sleeps has to be woken, and other watchers still have to see it ready.
         let activations = state.queue.knotes.activations();
-        if activations != state.asked {
-            state.asked = activations;
-            state.untold = self.watchers() - 1;
-        }
         state.told = activations;
-        if pending > 0 && (state.sleepers > 0 || state.untold > 0) {
-            state.untold -= 1;
+        if pending > 0 && self.watchers() > 1 {
+            self.waker.light();
+        }
+        if pending > 0 && state.sleepers > 0 {
             self.waker.wake();
         }
         (pending, activations)

@@ -157,6 +157,7 @@ fn sleep(
     round: &mut Round,
 ) -> Result<()> {
     super::readable::before_sleep(kqueue, state, number);
+    state.dim_if_empty();
     state.queue.timers.arm();
     state.sleepers += 1;
     let events = &mut round.events;
@@ -343,6 +344,7 @@ pub(super) fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
         }
         at = next.and_then(|next| queue.knotes.resolve(next));
     }
+    state.dim_if_empty();
 }
 
 /// Batches taken at most where epoll is to be emptied: level entries come again in every

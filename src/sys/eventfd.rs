@@ -35,31 +35,36 @@ impl AlwaysReady {
     }
 }
 
-/// Makes an epoll ready that nothing in the kernel made ready.
+/// Makes an epoll ready that nothing in the kernel made ready: for one wait, or, *lit*, for
+/// as long as it is wanted.
 pub(crate) struct Waker {
     epoll: Arc<Epoll>,
     ready: Arc<AlwaysReady>,
     token: u64,
     /// A wake-up is in the epoll that no wait has brought back yet.
     posted: AtomicBool,
+    /// The entry is level-triggered: the epoll shows ready to those who watch it, whoever
+    /// waits in it.
+    lit: AtomicBool,
 }
 
 impl Waker {
     /// Wakes waits in `epoll`, which bring `token` back.
     pub(crate) fn new(epoll: Arc<Epoll>, ready: Arc<AlwaysReady>, token: u64) -> Waker {
-        Waker { epoll, ready, token, posted: AtomicBool::new(false) }
+        Waker { epoll, ready, token, posted: AtomicBool::new(false), lit: AtomicBool::new(false) }
     }
 
-    /// Wakes one thread asleep in the epoll, or the next to come. One system call, or
-    /// none if the last wake-up is still on its way.
+    /// Wakes one thread asleep in the epoll, or the next to come, and tells whoever watches
+    /// the epoll. One system call, or none if the last wake-up is still on its way.
     pub(crate) fn wake(&self) {
         if !self.posted.swap(true, Ordering::AcqRel) {
-            self.enter(epoll::IN | epoll::ET);
+            self.enter();
         }
     }
 
-    fn enter(&self, mask: u32) {
-        let ready = self.ready.as_raw_fd();
+    fn enter(&self) {
+        let trigger = if self.lit.load(Ordering::Acquire) { 0 } else { epoll::ET };
+        let (ready, mask) = (self.ready.as_raw_fd(), epoll::IN | trigger);
         if self.epoll.modify(ready, mask, self.token) == Err(Errno::ENOENT) {
             // Another thread may be doing the same.
             let _ = self.epoll.add(ready, mask, self.token);
@@ -72,25 +77,43 @@ impl Waker {
         self.posted.store(false, Ordering::Release);
     }
 
-    /// Wakes every thread asleep in the epoll, one after the other, for good.
-    pub(crate) fn evict_sleepers(&self) {
-        self.enter(epoll::IN);
-    }
-
-    /// The epoll was replaced by another under the same number, which knows no wake-up.
-    pub(crate) fn renewed(&self) {
-        if self.posted.swap(false, Ordering::AcqRel) {
-            self.wake();
+    /// Lets the epoll show ready until [`Waker::dim`].
+    pub(crate) fn light(&self) {
+        if !self.lit.swap(true, Ordering::AcqRel) {
+            self.enter();
         }
     }
 
-    /// Takes the entry out of the epoll, if no wake-up is on its way.
+    /// Ends what [`Waker::light`] began.
+    pub(crate) fn dim(&self) {
+        if self.lit.load(Ordering::Relaxed) && self.lit.swap(false, Ordering::AcqRel) {
+            self.withdraw();
+        }
+    }
+
+    /// Wakes every thread asleep in the epoll, one after the other, for good.
+    pub(crate) fn evict_sleepers(&self) {
+        let ready = self.ready.as_raw_fd();
+        if self.epoll.modify(ready, epoll::IN, self.token).is_err() {
+            let _ = self.epoll.add(ready, epoll::IN, self.token);
+        }
+    }
+
+    /// The epoll was replaced by another under the same number, which has no entry yet.
+    pub(crate) fn renewed(&self) {
+        if self.posted.load(Ordering::Acquire) || self.lit.load(Ordering::Acquire) {
+            self.enter();
+        }
+    }
+
+    /// Takes the entry out of the epoll, if it is not needed at the moment.
     pub(crate) fn withdraw(&self) {
-        if !self.posted.load(Ordering::Acquire) {
-            let _ = self.epoll.delete(self.ready.as_raw_fd());
-            if self.posted.load(Ordering::Acquire) {
-                self.enter(epoll::IN | epoll::ET);
-            }
+        if self.lit.load(Ordering::Acquire) {
+            return;
+        }
+        let _ = self.epoll.delete(self.ready.as_raw_fd());
+        if self.posted.load(Ordering::Acquire) {
+            self.enter();
         }
     }
 }
