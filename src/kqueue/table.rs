@@ -3,8 +3,9 @@
 //! Finding a kqueue and taking a reference is one operation under the lock of the
 //! number's own slot, on a cache line of its own, so that calls on different kqueues never
 //! meet. Slots of the numbers programs have stand in leaves that only grow; numbers from
-//! 65,536 on share a map. Beside it, `live` holds every kqueue by its held end, whose number cannot be reused before the library itself closes
-//! it: that is the name by which late notices find the right one or none.
+//! 65,536 on share a map. Beside it, `live` holds every kqueue by its held end, whose number
+//! cannot be reused before the library itself closes it: that is the name by which late
+//! notices find the right one or none.
 
 use crate::errno::{Errno, Result};
 use once_cell::race::OnceBox;
