@@ -230,12 +230,14 @@ pub(crate) fn kevent(
 ) -> Result<usize> {
     let kqueue = find(number)?;
     let result = call(&kqueue, number, changes, events, &timeout);
-    let slept = events.room() > 0 && !matches!(timeout(), Ok(Patience::None));
-    if result != Err(Errno::EBADF) || !kqueue.is_closed() || slept {
+    if result != Err(Errno::EBADF) || !kqueue.is_closed() {
         return result;
     }
-    // The number may name another kqueue since, by dup2(). A call that slept has seen its
-    // kqueue end.
+    // A call that may have slept has seen its own kqueue end.
+    if events.room() > 0 && !matches!(timeout(), Ok(Patience::None)) {
+        return result;
+    }
+    // The number may name another kqueue since, by dup2().
     process().table.leave(number, &kqueue);
     let other = find(number)?;
     call(&other, number, changes, events, &timeout)
