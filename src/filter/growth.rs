@@ -2,26 +2,18 @@
 //!
 //! A user has 128 inotify instances for all processes, so neither files nor kqueues may
 //! cost one each. The instance stands, edge-triggered, in the epoll of every kqueue that
-//! waits for a file; whichever thread reads first drops a note into the letter box of
-//! every kqueue concerned and wakes the others, for whom epoll would find nothing left to
-//! tell. Lock order: a kqueue, then this one, then a letter box.
+//! waits for a file; whichever thread reads first tells every kqueue concerned by letter.
 
+use super::letters::LetterBox;
 use super::{Queue, token};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
 use crate::sys::epoll;
-use crate::sys::eventfd::Waker;
 use crate::sys::fork::PerProcess;
 use crate::sys::inotify::Inotify;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// A kqueue's letters: names of knotes to look at again.
-struct LetterBox {
-    letters: Mutex<BTreeSet<u64>>,
-    waker: Arc<Waker>,
-}
 
 /// A kqueue's part in the instance.
 pub(crate) struct Subscription {
@@ -55,14 +47,13 @@ fn with_hub<T>(f: impl FnOnce(&mut Hub) -> Result<T>) -> Result<T> {
 /// the watch. EMFILE, ENOSPC, ENOMEM.
 pub(super) fn watch(queue: &mut Queue, slot: Slot, fd: RawFd) -> Result<i32> {
     let name = queue.knotes.name(slot);
-    let (epoll, waker, subscription) = (queue.epoll.clone(), queue.waker.clone(), &mut queue.growth);
+    let (epoll, letters, subscription) = (queue.epoll.clone(), queue.letter_box(), &mut queue.growth);
     with_hub(|hub| {
         if subscription.is_none() {
             epoll.add(hub.inotify.as_raw_fd(), epoll::IN | epoll::ET, token::GROWTH)?;
             hub.subscribers += 1;
         }
-        let fresh = || Subscription { letters: Arc::new(LetterBox { letters: Mutex::default(), waker }) };
-        let letters = subscription.get_or_insert_with(fresh).letters.clone();
+        let letters = subscription.get_or_insert(Subscription { letters }).letters.clone();
         let watch = hub.inotify.watch_writes(fd)?;
         hub.watches.entry(watch).or_default().push(Reader { letters, name });
         Ok(watch)
@@ -96,9 +87,9 @@ impl Hub {
         let lost = mask & libc::IN_Q_OVERFLOW != 0;
         let all = lost.then(|| self.watches.values()).into_iter().flatten();
         for reader in one.chain(all).flatten() {
-            reader.letters.letters.lock().unwrap_or_else(PoisonError::into_inner).insert(reader.name);
+            reader.letters.drop_in(reader.name);
             if !Arc::ptr_eq(&reader.letters, reader_itself) {
-                reader.letters.waker.wake();
+                reader.letters.wake();
             }
         }
     }
@@ -119,18 +110,7 @@ pub(crate) fn collect(queue: &mut Queue) {
         while hub.inotify.read(|watch, mask| hub.tell(watch, mask, &own.letters)) {}
         Ok(())
     });
-    take_letters(queue);
-}
-
-/// Queues the knotes this kqueue's letters name.
-pub(crate) fn take_letters(queue: &mut Queue) {
-    let Some(own) = &queue.growth else { return };
-    let letters = core::mem::take(&mut *own.letters.letters.lock().unwrap_or_else(PoisonError::into_inner));
-    for name in letters {
-        if let Some(slot) = queue.knotes.resolve(name) {
-            queue.knotes.activate(slot);
-        }
-    }
+    queue.take_letters();
 }
 
 impl Drop for Subscription {

@@ -13,6 +13,7 @@ pub(crate) mod file;
 pub(crate) mod growth;
 mod index;
 pub(crate) mod kind;
+mod letters;
 pub(crate) mod libkqueue;
 pub(crate) mod nested;
 pub(crate) mod read;
@@ -194,6 +195,7 @@ pub(crate) struct Queue {
     /// epoll refused an entry because too many paths lead to its file (EINVAL).
     pub(crate) crowded: bool,
     pub(crate) growth: Option<growth::Subscription>,
+    letters: Option<Arc<letters::LetterBox>>,
     pub(crate) find_kqueue: FindKqueue,
     /// Counts the rounds in which ready knotes are looked at.
     pub(crate) scan: u32,
@@ -216,6 +218,7 @@ impl Queue {
             files: file::Files::default(),
             timers: timers::Timers::default(),
             growth: None,
+            letters: None,
             find_kqueue,
             scan: 1,
             index: index::Index::default(),

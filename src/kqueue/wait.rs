@@ -178,7 +178,7 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             }
             token::WAKE => {
                 state.queue.waker.taken();
-                growth::take_letters(&mut state.queue);
+                state.queue.take_letters();
             }
             token::TIMER_MONOTONIC => timers::expire(&mut state.queue, Clock::Monotonic),
             token::TIMER_REALTIME => timers::expire(&mut state.queue, Clock::Realtime),

@@ -1,0 +1,58 @@
+//! Letters: how news reach a kqueue from outside its own epoll and its own lock.
+//!
+//! Facilities a process has once (an inotify instance, the process connector) are read by
+//! whichever thread comes first. It drops the names of the knotes concerned into the
+//! letter boxes of their kqueues and wakes those, for whom epoll would find nothing left
+//! to tell. Names go stale with their knotes, so that a late letter reaches nobody.
+//!
+//! Lock order: a kqueue, then the facility, then a letter box.
+
+use super::Queue;
+use crate::sys::eventfd::Waker;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One kqueue's letters: names of knotes to look at again.
+pub(crate) struct LetterBox {
+    names: Mutex<BTreeSet<u64>>,
+    waker: Arc<Waker>,
+}
+
+impl LetterBox {
+    fn new(waker: Arc<Waker>) -> LetterBox {
+        LetterBox { names: Mutex::default(), waker }
+    }
+
+    /// Drops a letter for the knote of that name. The caller wakes the kqueue, unless it is
+    /// the one at work.
+    pub(crate) fn drop_in(&self, name: u64) {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+    }
+
+    /// Has the kqueue read its letters.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    fn empty(&self) -> BTreeSet<u64> {
+        core::mem::take(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Queue {
+    /// This kqueue's letter box.
+    pub(crate) fn letter_box(&mut self) -> Arc<LetterBox> {
+        let waker = &self.waker;
+        self.letters.get_or_insert_with(|| Arc::new(LetterBox::new(waker.clone()))).clone()
+    }
+
+    /// Queues the knotes this kqueue's letters name.
+    pub(crate) fn take_letters(&mut self) {
+        let Some(letters) = &self.letters else { return };
+        for name in letters.empty() {
+            if let Some(slot) = self.knotes.resolve(name) {
+                self.knotes.activate(slot);
+            }
+        }
+    }
+}
