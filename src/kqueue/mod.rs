@@ -108,8 +108,8 @@ pub(crate) fn create() -> Result<RawFd> {
             reap();
             try_create()
         }
-        Err(Errno::EBADF | Errno::EINVAL | Errno::EPERM) => {
-            // The program has closed the monitor's own descriptors.
+        Err(Errno::EBADF | Errno::EINVAL | Errno::EPERM | Errno::ESRCH) => {
+            // The program has closed the monitor's own descriptors, or its thread has ended.
             process().monitor.abandon();
             try_create()
         }

@@ -120,7 +120,8 @@ impl Epoll {
         if !NO_PWAIT2.load(Ordering::Relaxed) {
             let ts = ts.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
             match self.raw_wait(libc::SYS_epoll_pwait2, events, max, ts as c_long) {
-                Err(Errno::ENOSYS) => NO_PWAIT2.store(true, Ordering::Relaxed),
+                // EPERM: a sandbox older than the call.
+                Err(Errno::ENOSYS | Errno::EPERM) => NO_PWAIT2.store(true, Ordering::Relaxed),
                 other => return other,
             }
         }
