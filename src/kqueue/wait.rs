@@ -107,7 +107,10 @@ fn wait(kqueue: &Arc<Kqueue>, state: &mut Locked<'_>, number: RawFd, room: usize
     }
     match waited {
         // Sleeping was interrupted, but no handler can have run: sleep on.
-        Err(Errno::EINTR) if !signal::handlers_installed() => return Ok(()),
+        Err(Errno::EINTR) if !signal::handlers_installed() => {
+            round.over = false;
+            return Ok(());
+        }
         Err(errno) => return Err(errno),
         Ok(()) => {}
     }
