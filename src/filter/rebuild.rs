@@ -13,7 +13,7 @@ use super::{Queue, growth, timers, token};
 use crate::errno::Result;
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{self, BATCH, Epoll, Events, Patience};
-use crate::sys::fd;
+use crate::sys::{ask_twice, fd};
 use std::os::fd::{AsRawFd, RawFd};
 
 /// Batches taken from an old set at most; its level entries come again in each.
@@ -44,7 +44,7 @@ fn fresh() -> Result<Epoll> {
 fn renew_nested(queue: &mut Queue, set: usize) -> Result<()> {
     let new = fresh()?;
     queue.epoll.add(new.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;
-    refill(queue, set, &new);
+    refill(queue, set, &new)?;
     discard_first_reports(queue, set, &new);
     if let Some(old) = queue.fds.take_nested(set) {
         drain(queue, set, &old);
@@ -63,7 +63,7 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
             new.add(nested.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;
         }
     }
-    refill(queue, 0, &new);
+    refill(queue, 0, &new)?;
     discard_first_reports(queue, 0, &new);
     let old = queue.epoll.clone();
     drain(queue, 0, &old);
@@ -73,12 +73,13 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
     Ok(())
 }
 
-/// Enters every descriptor of a set whose file still is the one it had.
-fn refill(queue: &mut Queue, set: usize, new: &Epoll) {
+/// Enters every descriptor of a set whose file still is the one it had. ENOMEM, ENOSPC: the
+/// old set has to stay.
+fn refill(queue: &mut Queue, set: usize, new: &Epoll) -> Result<()> {
     let mut gone: Vec<RawFd> = Vec::new();
     for (number, armed, token) in queue.fds.armed(set) {
         if super::fd::is_registered(queue, number, set) {
-            let _ = new.add(super::fd::target(queue, number), armed, token);
+            ask_twice(|| new.add(super::fd::target(queue, number), armed, token))?;
         } else {
             gone.push(number);
         }
@@ -86,6 +87,7 @@ fn refill(queue: &mut Queue, set: usize, new: &Epoll) {
     for number in gone {
         queue.forget(number);
     }
+    Ok(())
 }
 
 /// Takes the reports that entering caused. Level entries report again by themselves and

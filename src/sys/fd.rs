@@ -8,7 +8,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{number, retry, zero};
+use super::{ask_twice, number, retry, zero};
 use crate::errno::{Errno, Result};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use once_cell::race::OnceBox;
@@ -193,7 +193,7 @@ pub(crate) fn status_flags(fd: RawFd) -> Result<libc::c_int> {
 pub(crate) fn poll_now(fd: RawFd, events: i16) -> i16 {
     let mut one = libc::pollfd { fd, events, revents: 0 };
     // SAFETY: one valid pollfd; a zero timeout never sleeps.
-    let polled = retry(|| number(unsafe { libc::poll(&raw mut one, 1, 0) }));
+    let polled = ask_twice(|| retry(|| number(unsafe { libc::poll(&raw mut one, 1, 0) })));
     if polled.is_ok() { one.revents } else { 0 }
 }
 
