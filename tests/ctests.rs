@@ -50,6 +50,7 @@ ctests! {
     io_special
     io_tcp
     io_tcp_state
+    life_faults
     life_kqueue
     life_libkqueue
     life_process
