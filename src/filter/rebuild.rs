@@ -12,7 +12,7 @@
 use super::{Queue, growth, timers, token};
 use crate::errno::Result;
 use crate::sys::clock::Clock;
-use crate::sys::epoll::{self, BATCH, Epoll, Events, Patience};
+use crate::sys::epoll::{self, BATCH, Epoll, Events};
 use crate::sys::{ask_twice, fd};
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -30,9 +30,7 @@ pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Resul
         }
     }
     let _ = renew_own(queue, enter_own);
-    timers::expire(queue, Clock::Monotonic);
-    timers::expire(queue, Clock::Realtime);
-    growth::collect(queue);
+    look_at_sources(queue);
     queue.fds.orphaned = false;
 }
 
@@ -73,6 +71,29 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
     Ok(())
 }
 
+/// Has epoll report everything that is ready once more: reports went lost with a thread.
+pub(crate) fn ask_anew(queue: &mut Queue) {
+    let own = queue.epoll.clone();
+    for set in 0..super::fd::SETS {
+        for (number, armed, token) in queue.fds.armed(set) {
+            let target = super::fd::target(queue, number);
+            if let Some(epoll) = if set == 0 { Some(&*own) } else { queue.fds.nested(set) } {
+                let _ = epoll.modify(target, armed, token);
+            }
+        }
+    }
+    queue.waker.taken();
+    queue.waker.wake();
+    look_at_sources(queue);
+}
+
+/// Looks at whatever stands in the epoll and is no descriptor of the program's.
+fn look_at_sources(queue: &mut Queue) {
+    timers::expire(queue, Clock::Monotonic);
+    timers::expire(queue, Clock::Realtime);
+    growth::collect(queue);
+}
+
 /// Enters every descriptor of a set whose file still is the one it had. ENOMEM, ENOSPC: the
 /// old set has to stay.
 fn refill(queue: &mut Queue, set: usize, new: &Epoll) -> Result<()> {
@@ -95,7 +116,7 @@ fn refill(queue: &mut Queue, set: usize, new: &Epoll) -> Result<()> {
 fn discard_first_reports(queue: &mut Queue, set: usize, new: &Epoll) {
     let mut events = Events::new();
     for _ in 0..ROUNDS {
-        if new.wait(&mut events, BATCH, Patience::None).is_err() {
+        if new.look(&mut events, BATCH).is_err() {
             return;
         }
         for (token, mask) in events.iter().filter(|(token, _)| token & token::SOURCE == 0) {
@@ -113,7 +134,7 @@ fn discard_first_reports(queue: &mut Queue, set: usize, new: &Epoll) {
 fn drain(queue: &mut Queue, set: usize, old: &Epoll) {
     let mut events = Events::new();
     for _ in 0..ROUNDS {
-        if old.wait(&mut events, BATCH, Patience::None).is_err() {
+        if old.look(&mut events, BATCH).is_err() {
             return;
         }
         for (token, mask) in events.iter().filter(|(token, _)| token & token::SOURCE == 0) {

@@ -20,7 +20,7 @@ use crate::abi::Kevent;
 use crate::debug;
 use crate::errno::{Errno, Result};
 use crate::filter::{Inner, Queue, token};
-use crate::sys::epoll::{Epoll, Patience};
+use crate::sys::epoll::{Epoll, Events, Patience};
 use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
 use crate::sys::file;
@@ -28,6 +28,7 @@ use crate::sys::fork::{self, PerProcess};
 use crate::sys::memory::{Input, Output};
 use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
+use crate::sys::sleep::Nap;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
@@ -109,9 +110,12 @@ pub(crate) fn create() -> Result<RawFd> {
             try_create()
         }
         Err(Errno::EBADF | Errno::EINVAL | Errno::EPERM | Errno::ESRCH) => {
-            // The program has closed the monitor's own descriptors, or its thread has ended.
-            process().monitor.abandon();
-            try_create()
+            // A passing fault; or the program has closed the monitor's own descriptors, or
+            // its thread has ended.
+            try_create().or_else(|_| {
+                process().monitor.abandon();
+                try_create()
+            })
         }
         other => other,
     }
@@ -220,53 +224,130 @@ fn find_inner(number: RawFd) -> Option<Arc<dyn Inner>> {
     (file::inode(number) == Ok(kqueue.held.inode())).then_some(kqueue as Arc<dyn Inner>)
 }
 
-/// kevent(2): applies the changes, then collects events. `timeout` is read when it is
-/// needed. EBADF, EFAULT, EINTR, EINVAL, and what a change is refused with.
-pub(crate) fn kevent(
+/// What a kevent(2) call asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) number: RawFd,
+    pub(crate) changes: Input<Kevent>,
+    /// One, or none; read when it is needed.
+    pub(crate) timeout: Input<libc::timespec>,
+}
+
+impl Request {
+    /// What the timeout allows. EFAULT; EINVAL for what is no time.
+    fn patience(&self) -> Result<Patience> {
+        if self.timeout.len() == 0 {
+            return Ok(Patience::Forever);
+        }
+        let timeout = self.timeout.get(0)?;
+        let seconds = u64::try_from(timeout.tv_sec).map_err(|_| Errno::EINVAL)?;
+        let nanos = u64::try_from(timeout.tv_nsec).ok().filter(|&ns| ns < 1_000_000_000).ok_or(Errno::EINVAL)?;
+        match (seconds, nanos) {
+            (0, 0) => Ok(Patience::None),
+            // As in FreeBSD: longer than 68 years is for ever.
+            (seconds, _) if seconds > i32::MAX.unsigned_abs().into() => Ok(Patience::Forever),
+            (seconds, nanos) => Ok(Patience::Nanos(seconds * 1_000_000_000 + nanos)),
+        }
+    }
+}
+
+/// How far a call has come.
+pub(crate) enum Progress {
+    /// It is over, with so many events handed out.
+    Done(usize),
+    /// The thread has to sleep. That is the caller's part, in frames that own nothing.
+    Sleep(Sleeper),
+}
+
+/// A thread that sleeps in a kqueue, which lives as long.
+pub(crate) struct Sleeper {
+    kqueue: Arc<Kqueue>,
     number: RawFd,
-    changes: Input<Kevent>,
-    events: &mut Output<Kevent>,
-    timeout: impl Fn() -> Result<Patience>,
-) -> Result<usize> {
-    let kqueue = find(number)?;
-    let result = call(&kqueue, number, changes, events, &timeout);
-    if result != Err(Errno::EBADF) || !kqueue.is_closed() {
-        return result;
+    round: wait::Round,
+}
+
+/// kevent(2): applies the changes, then collects events. EBADF, EFAULT, EINTR, EINVAL, and
+/// what a change is refused with.
+pub(crate) fn kevent(request: &Request, found: &mut Events, events: &mut Output<Kevent>) -> Result<Progress> {
+    loop {
+        let kqueue = find(request.number)?;
+        let step = call(&kqueue, request, found, events);
+        if let Some(progress) = progress(kqueue, request, step) {
+            return progress;
+        }
     }
-    // A call that may have slept has seen its own kqueue end.
-    if events.room() > 0 && !matches!(timeout(), Ok(Patience::None)) {
-        return result;
+}
+
+impl Sleeper {
+    /// The wait to make.
+    pub(crate) fn nap(&self, room: usize) -> Nap {
+        Nap::new(self.kqueue.epoll.as_raw_fd(), wait::most(room), self.round.left())
     }
-    // The number may name another kqueue since, by dup2().
-    process().table.leave(number, &kqueue);
-    let other = find(number)?;
-    call(&other, number, changes, events, &timeout)
+
+    /// Goes on after a wait that went as `waited` says.
+    pub(crate) fn wake_up(
+        self,
+        request: &Request,
+        waited: Result<()>,
+        found: &mut Events,
+        events: &mut Output<Kevent>,
+    ) -> Result<Progress> {
+        let slept = self.round.has_slept();
+        let step = wait::wake_up(&self.kqueue, self.number, found, events, self.round, waited);
+        // A thread that slept has seen its own kqueue end, and so has one whose number a new
+        // kqueue has got since.
+        let renamed = || process().table.find(self.number).is_some_and(|there| !Arc::ptr_eq(&there, &self.kqueue));
+        if let Err(errno) = step
+            && (slept || renamed())
+        {
+            return Err(errno);
+        }
+        progress(self.kqueue, request, step).unwrap_or_else(|| kevent(request, found, events))
+    }
+
+    /// The thread was cancelled and does not come back.
+    pub(crate) fn give_up(self, found: &Events) {
+        wait::give_up(&self.kqueue, self.number, found);
+    }
+}
+
+/// What a step means for its call. `None`: the kqueue had ended when the call began, and
+/// the number names another by now, by dup2() or as a new one.
+fn progress(kqueue: Arc<Kqueue>, request: &Request, step: Result<wait::Step>) -> Option<Result<Progress>> {
+    match step {
+        Ok(wait::Step::Done(count)) => Some(Ok(Progress::Done(count))),
+        Ok(wait::Step::Sleep(round)) => Some(Ok(Progress::Sleep(Sleeper { kqueue, number: request.number, round }))),
+        Err(Errno::EBADF) if kqueue.is_closed() => {
+            process().table.leave(request.number, &kqueue);
+            None
+        }
+        Err(errno) => Some(Err(errno)),
+    }
 }
 
 fn call(
     kqueue: &Arc<Kqueue>,
-    number: RawFd,
-    changes: Input<Kevent>,
+    request: &Request,
+    found: &mut Events,
     events: &mut Output<Kevent>,
-    timeout: &impl Fn() -> Result<Patience>,
-) -> Result<usize> {
+) -> Result<wait::Step> {
     let mut state = kqueue.state.lock();
     if kqueue.is_closed() {
         return Err(Errno::EBADF);
     }
-    if changes.len() > 0 {
-        let applied = change::apply_all(kqueue, &mut state, changes, events);
+    if request.changes.len() > 0 {
+        let applied = change::apply_all(kqueue, &mut state, request.changes, events);
         if applied != Ok(change::Next::Collect) || events.len() > 0 || events.room() == 0 {
-            kqueue.leave(state, number, readable::Call::Change);
-            return applied.map(|_| events.len());
+            kqueue.leave(state, request.number, readable::Call::Change);
+            return applied.map(|_| wait::Step::Done(events.len()));
         }
     } else if events.room() == 0 {
-        return Ok(0);
+        return Ok(wait::Step::Done(0));
     }
-    match timeout() {
-        Ok(patience) => wait::collect(kqueue, state, number, events, patience),
+    match request.patience() {
+        Ok(patience) => wait::collect(kqueue, state, request.number, found, events, patience),
         Err(errno) => {
-            kqueue.leave(state, number, readable::Call::Change);
+            kqueue.leave(state, request.number, readable::Call::Change);
             Err(errno)
         }
     }

@@ -11,7 +11,7 @@
 use super::{Kqueue, process, readable};
 use crate::errno::{Errno, Result};
 use crate::sys::clock::Clock;
-use crate::sys::epoll::{self, BATCH, Epoll, Events, Patience};
+use crate::sys::epoll::{self, Epoll, Events, Patience};
 use crate::sys::eventfd::AlwaysReady;
 use crate::sys::signal::{self, SignalFd};
 use crate::sys::timerfd::TimerFd;
@@ -112,7 +112,7 @@ fn run() {
     start.answer(Ok(post.clone()));
     let mut events = Events::new();
     loop {
-        match post.epoll.wait(&mut events, BATCH, Patience::Forever) {
+        match post.epoll.wait(&mut events, Patience::Forever) {
             Ok(()) | Err(Errno::EINTR) => {}
             Err(_) => return,
         }
