@@ -16,7 +16,7 @@ static int sane(int error)
 	switch (error) {
 	case EMFILE: case ENFILE: case ENOMEM: case ENOSPC: case EAGAIN: case EINTR:
 	case EACCES: case EPERM: case ENOBUFS: case ENOSYS: case EINVAL: case EIO: case ENOTTY:
-	case ENOPROTOOPT: case EBUSY: case EAFNOSUPPORT: case ECONNREFUSED: case EADDRINUSE: case ENOENT:
+	case ENOPROTOOPT: case EBUSY: case EAFNOSUPPORT: case ECONNREFUSED: case EADDRINUSE: case ENOENT: case ESRCH:
 		return 1;
 	}
 	return 0;

@@ -109,14 +109,6 @@ pub(crate) fn create() -> Result<RawFd> {
             reap();
             try_create()
         }
-        Err(Errno::EBADF | Errno::EINVAL | Errno::EPERM | Errno::ESRCH) => {
-            // A passing fault; or the program has closed the monitor's own descriptors, or
-            // its thread has ended.
-            try_create().or_else(|_| {
-                process().monitor.abandon();
-                try_create()
-            })
-        }
         other => other,
     }
 }
@@ -144,11 +136,13 @@ fn try_create() -> Result<RawFd> {
         };
         (user, Arc::new(kqueue))
     };
-    kqueue.held.notify(post.tid(), post.signal())?;
+    kqueue.held.notify(post.tid())?;
     kqueue.epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL)?;
     post.watch(&kqueue.epoll, kqueue.held.as_raw_fd())?;
     let number = pipe::hand_over(user);
-    process.table.note(kqueue.held.as_raw_fd(), kqueue.clone());
+    if let Some(lost) = process.table.note(kqueue.held.as_raw_fd(), kqueue.clone()) {
+        lost.ended();
+    }
     if let Some(evicted) = process.table.enter(number, kqueue)? {
         // Its number was free, so this one was closed and the monitor is yet to hear of it,
         // or it lives on under another number.
@@ -166,6 +160,9 @@ fn reap() {
         if let Some((_, kqueue)) = all.get(index) {
             kqueue.end();
         }
+    }
+    for (_, kqueue) in all.iter().filter(|(_, kqueue)| !kqueue.is_intact()) {
+        kqueue.end();
     }
 }
 
@@ -394,18 +391,25 @@ impl Kqueue {
     /// Ends a kqueue the program has closed: its numbers name nothing any more, its sleepers
     /// leave, and the last reference frees it.
     fn end(self: &Arc<Self>) {
-        let table = &process().table;
-        if !table.retire(self.held.as_raw_fd(), self) {
-            return;
-        }
-        self.life.closed.store(true, Ordering::Release);
-        for (number, _) in core::mem::take(&mut *self.numbers()) {
-            table.leave(number, self);
+        if process().table.retire(self.held.as_raw_fd(), self) {
+            self.ended();
         }
     }
 
+    fn ended(self: &Arc<Self>) {
+        self.life.closed.store(true, Ordering::Release);
+        for (number, _) in core::mem::take(&mut *self.numbers()) {
+            process().table.leave(number, self);
+        }
+    }
+
+    /// Whether the program has left it its own descriptors.
+    fn is_intact(&self) -> bool {
+        self.held.is_intact() && self.epoll.is_intact()
+    }
+
     fn end_if_closed(self: &Arc<Self>) {
-        if self.held.is_hung_up() {
+        if self.held.is_hung_up() || !self.is_intact() {
             self.end();
         }
     }

@@ -151,6 +151,12 @@ fn go_on(
                 kqueue.epoll.look(found, most(out.room()))
             }
         };
+        // Other errors than EINTR mean that the program has closed the epoll's number.
+        let waited = waited.inspect_err(|&errno| {
+            if errno != Errno::EINTR {
+                kqueue.end()
+            }
+        });
         if let Err(errno) = waited.and_then(|()| take_up(kqueue, &mut state, found, out.room(), &mut round)) {
             break Err(if kqueue.is_closed() { Errno::EBADF } else { errno });
         }

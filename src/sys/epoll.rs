@@ -119,6 +119,11 @@ impl Epoll {
         Ok(Epoll(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
     }
 
+    /// Whether the number still is this epoll: the program may have closed it.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.0.is_intact()
+    }
+
     /// dup3(2): `other` takes this number over, and what it held goes once the last wait
     /// in it has returned.
     pub(crate) fn replace(&self, other: Epoll) -> Result<()> {
