@@ -54,7 +54,9 @@ ctests! {
     life_faults
     life_kqueue
     life_libkqueue
+    life_limits
     life_process
+    life_races
     life_signals
     user_timer_life
     user_timer_timer
