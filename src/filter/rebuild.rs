@@ -11,36 +11,38 @@
 
 use super::{Queue, growth, timers, token};
 use crate::errno::Result;
+use crate::sys::ask_twice;
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{self, BATCH, Epoll, Events};
-use crate::sys::{ask_twice, fd};
 use std::os::fd::{AsRawFd, RawFd};
 
 /// Batches taken from an old set at most; its level entries come again in each.
 const ROUNDS: usize = 64;
 
 /// Replaces the sets of `queue`. `enter_own` puts what belongs to the kqueue itself into
-/// the fresh own set. Threads that sleep in the old one wake and go over to it. If there
-/// is no descriptor or memory for it the orphan stays until the next try.
-pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) {
+/// the fresh own set. Threads that sleep in the old one wake and go over to it; true: those
+/// who watch it have to enter it anew. If there is no memory for it the orphan stays until
+/// the next try.
+pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) -> bool {
     queue.fds.orphaned = false;
+    let inner: Vec<RawFd> = queue.fds.kqueues.keys().copied().collect();
+    for number in inner {
+        super::fd::refresh(queue, number);
+    }
     for set in (1..super::fd::SETS).rev() {
         if queue.fds.nested(set).is_some() {
             let _ = renew_nested(queue, set);
         }
     }
-    let _ = renew_own(queue, enter_own);
+    let renewed = renew_own(queue, enter_own).is_ok();
+    let _ = epoll::fill_reserve();
     look_at_sources(queue);
     queue.fds.orphaned = false;
-}
-
-fn fresh() -> Result<Epoll> {
-    let _creating = fd::creating();
-    Epoll::new()
+    renewed
 }
 
 fn renew_nested(queue: &mut Queue, set: usize) -> Result<()> {
-    let new = fresh()?;
+    let new = Epoll::new_or_reserve()?;
     queue.epoll.add(new.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;
     refill(queue, set, &new)?;
     discard_first_reports(queue, set, &new);
@@ -52,7 +54,7 @@ fn renew_nested(queue: &mut Queue, set: usize) -> Result<()> {
 }
 
 fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) -> Result<()> {
-    let new = fresh()?;
+    let new = Epoll::new_or_reserve()?;
     enter_own(&new)?;
     queue.timers.enter(&new)?;
     growth::enter(queue, &new)?;
@@ -66,7 +68,8 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
     let old = queue.epoll.clone();
     drain(queue, 0, &old);
     queue.waker.evict_sleepers();
-    old.replace(new)?;
+    // The sleepers stay where they are if the old set does.
+    old.replace(new).inspect_err(|_| queue.waker.withdraw())?;
     queue.waker.renewed();
     Ok(())
 }

@@ -19,6 +19,7 @@ mod wait;
 use crate::abi::Kevent;
 use crate::debug;
 use crate::errno::{Errno, Result};
+use crate::filter::watched::{Watcher, Watchers};
 use crate::filter::{Inner, Queue, token};
 use crate::sys::epoll::{Epoll, Events, Patience};
 use crate::sys::eventfd::Waker;
@@ -29,7 +30,7 @@ use crate::sys::memory::{Input, Output};
 use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
 use crate::sys::sleep::Nap;
-use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
 use std::os::fd::{AsRawFd, RawFd};
@@ -59,7 +60,7 @@ pub(crate) struct Kqueue {
     waker: Arc<Waker>,
     held: Held,
     /// Kqueues that watch this one. Outside the lock: a watcher holds its own.
-    watchers: AtomicI32,
+    watchers: Watchers,
     /// It is known under more numbers than one, so that each use of a number is checked.
     aliased: AtomicBool,
     numbers: std::sync::Mutex<Vec<(RawFd, UserEnd)>>,
@@ -115,27 +116,26 @@ pub(crate) fn create() -> Result<RawFd> {
 
 fn try_create() -> Result<RawFd> {
     let process = process();
-    let post = process.monitor.ensure()?;
-    let (user, kqueue) = {
+    let (user, note, held, epoll) = {
         let _creating = fd::creating();
         let (user, held) = pipe::sentinel()?;
-        let epoll = Arc::new(Epoll::new()?);
         let note = UserEnd::new(user.as_raw_fd(), held.inode())?;
-        let number = user.as_raw_fd();
-        let waker = Arc::new(Waker::new(epoll.clone(), post.always_ready(), token::WAKE));
-        let kqueue = Kqueue {
-            state: Mutex::new(State::new(epoll.clone(), waker.clone())),
-            waker,
-            epoll,
-            held,
-            watchers: AtomicI32::new(0),
-            aliased: AtomicBool::new(false),
-            numbers: std::sync::Mutex::new(vec![(number, note)]),
-            monitor: post.clone(),
-            life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
-        };
-        (user, Arc::new(kqueue))
+        (user, note, held, Arc::new(Epoll::new()?))
     };
+    // Last of what takes descriptors: if it fails, nothing stays.
+    let post = process.monitor.ensure()?;
+    let waker = Arc::new(Waker::new(epoll.clone(), post.always_ready(), token::WAKE));
+    let kqueue = Arc::new(Kqueue {
+        state: Mutex::new(State::new(epoll.clone(), waker.clone())),
+        waker,
+        epoll,
+        held,
+        watchers: Watchers::default(),
+        aliased: AtomicBool::new(false),
+        numbers: std::sync::Mutex::new(vec![(user.as_raw_fd(), note)]),
+        monitor: post.clone(),
+        life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
+    });
     kqueue.held.notify(post.tid())?;
     kqueue.epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL)?;
     post.watch(&kqueue.epoll, kqueue.held.as_raw_fd())?;
@@ -369,7 +369,7 @@ impl State {
     fn tell_watchers(&mut self, kqueue: &Kqueue) {
         let news = self.queue.knotes.activations() != self.told;
         self.told = self.queue.knotes.activations();
-        if news && kqueue.watchers() > 0 && self.queue.knotes.ready() > 0 {
+        if news && kqueue.watchers.any() && self.queue.knotes.ready() > 0 {
             kqueue.waker.wake();
         }
     }
@@ -378,10 +378,6 @@ impl State {
 impl Kqueue {
     fn is_closed(&self) -> bool {
         self.life.closed.load(Ordering::Acquire)
-    }
-
-    fn watchers(&self) -> i32 {
-        self.watchers.load(Ordering::Relaxed)
     }
 
     fn numbers(&self) -> std::sync::MutexGuard<'_, Vec<(RawFd, UserEnd)>> {
@@ -447,7 +443,7 @@ impl Inner for Kqueue {
         // that sleeps has to be woken, and other watchers still have to see it ready.
         let activations = state.queue.knotes.activations();
         state.told = activations;
-        if pending > 0 && self.watchers() > 1 {
+        if pending > 0 && self.watchers.count() > 1 {
             self.waker.light();
         }
         if pending > 0 && state.sleepers > 0 {
@@ -460,11 +456,13 @@ impl Inner for Kqueue {
         self.held.inode()
     }
 
-    fn watched(&self, by: i32) {
-        self.watchers.fetch_add(by, Ordering::Relaxed);
-        if by > 0 {
-            // What is pending already may not show in the epoll.
-            self.waker.wake();
-        }
+    fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
+    fn watch(&self, watcher: Watcher) {
+        self.watchers.enter(watcher);
+        // What is pending already may not show in the epoll.
+        self.waker.wake();
     }
 }

@@ -137,11 +137,13 @@ fn armed(held: u64) {
 impl Post {
     fn new(signals: &SignalFd) -> Result<Post> {
         let clock = TimerFd::new(Clock::Monotonic)?;
-        let _creating = fd::creating();
-        let epoll = Epoll::new()?;
+        let (epoll, always_ready) = {
+            let _creating = fd::creating();
+            (Epoll::new()?, Arc::new(AlwaysReady::new()?))
+        };
         epoll.add(signals.as_raw_fd(), epoll::IN, SIGNALS)?;
         epoll.add(clock.as_raw_fd(), epoll::IN | epoll::ET, TICKS)?;
-        let always_ready = Arc::new(AlwaysReady::new()?);
+        epoll::fill_reserve()?;
         Ok(Post { tid: thread::tid(), epoll, always_ready, clock, ticks: Mutex::default() })
     }
 

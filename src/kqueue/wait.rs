@@ -262,14 +262,11 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
 
 /// Gets rid of entries nobody can remove from the epoll.
 fn rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
-    // Watchers know the epoll by its file, which this would take from them.
-    if kqueue.watchers() > 0 {
-        state.queue.fds.orphaned = false;
-        return;
-    }
     let enter_own = |epoll: &Epoll| epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL);
-    filter::rebuild::rebuild(&mut state.queue, enter_own);
-    super::readable::after_rebuild(kqueue, state);
+    if filter::rebuild::rebuild(&mut state.queue, enter_own) {
+        kqueue.watchers.renewed();
+        super::readable::after_rebuild(kqueue, state);
+    }
 }
 
 /// Reads a nested set that reported itself.

@@ -3,12 +3,14 @@
 #![allow(unsafe_code)]
 
 use super::fd::Fd;
+use super::fork::PerProcess;
 use super::sleep::{self, Nap};
 use super::{count, number, retry, zero};
 use crate::errno::Result;
 use core::mem::MaybeUninit;
 use libc::{c_int, c_long};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 
 pub(crate) const IN: u32 = libc::EPOLLIN as u32;
 pub(crate) const OUT: u32 = libc::EPOLLOUT as u32;
@@ -119,6 +121,12 @@ impl Epoll {
         Ok(Epoll(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
     }
 
+    /// As [`Epoll::new`], or the one held in reserve: for when there must be one.
+    pub(crate) fn new_or_reserve() -> Result<Epoll> {
+        let _creating = super::fd::creating();
+        Epoll::new().or_else(|errno| take_reserve().ok_or(errno))
+    }
+
     /// Whether the number still is this epoll: the program may have closed it.
     pub(crate) fn is_intact(&self) -> bool {
         self.0.is_intact()
@@ -173,4 +181,21 @@ impl Epoll {
         unsafe { sleep::sleep(&raw mut nap, &raw mut *events, None) };
         nap.result(events)
     }
+}
+
+static RESERVE: PerProcess<Mutex<Option<Epoll>>> = PerProcess::new();
+
+fn take_reserve() -> Option<Epoll> {
+    RESERVE.get().lock().unwrap_or_else(PoisonError::into_inner).take().filter(Epoll::is_intact)
+}
+
+/// Has one epoll in reserve, for when the program has used up its descriptors. EMFILE,
+/// ENFILE, ENOMEM.
+pub(crate) fn fill_reserve() -> Result<()> {
+    let _creating = super::fd::creating();
+    let mut reserve = RESERVE.get().lock().unwrap_or_else(PoisonError::into_inner);
+    if !reserve.as_ref().is_some_and(Epoll::is_intact) {
+        *reserve = Some(Epoll::new()?);
+    }
+    Ok(())
 }
