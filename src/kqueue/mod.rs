@@ -13,6 +13,7 @@
 mod change;
 mod monitor;
 mod readable;
+mod sync;
 mod table;
 mod wait;
 

@@ -7,11 +7,11 @@
 //! cannot be reused before the library itself closes it: that is the name by which late
 //! notices find the right one or none.
 
+use super::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::errno::{Errno, Result};
 use once_cell::race::OnceBox;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// std's lock: its whole state is one word, and it never reaches beyond its slot.
 #[repr(align(64))]
@@ -36,8 +36,8 @@ impl<T> Default for Table<T> {
     fn default() -> Table<T> {
         Table {
             leaves: [const { OnceBox::new() }; LEAVES],
-            high: Mutex::default(),
-            live: Mutex::default(),
+            high: Mutex::new(BTreeMap::new()),
+            live: Mutex::new(BTreeMap::new()),
             closing: Mutex::new(0),
             all_freed: Condvar::new(),
         }
@@ -71,7 +71,7 @@ impl<T> Table<T> {
         let Some(leaf) = self.leaves.get(index / LEAF) else {
             return Ok(lock(&self.high).insert(number, kqueue));
         };
-        let leaf = leaf.get_or_init(|| Box::new([const { Slot(Mutex::new(None)) }; LEAF]));
+        let leaf = leaf.get_or_init(|| Box::new(core::array::from_fn(|_| Slot(Mutex::new(None)))));
         Ok(lock(&leaf[index % LEAF].0).replace(kqueue))
     }
 
