@@ -28,7 +28,7 @@ static int must_kqueue(void)
 	if (kq < 0) {
 		OK(sane(errno));
 		/* What serves all kqueues of the process may be there already. */
-		OK(count_fds() <= before + 4);
+		OK(count_fds() <= before + 6);
 		kq = kqueue();
 		OK(kq >= 0);
 	}

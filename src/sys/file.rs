@@ -2,9 +2,10 @@
 
 #![allow(unsafe_code)]
 
-use super::{ask_twice, number, zero};
+use super::{ask_twice, number, raw, zero};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
+use std::ffi::CString;
 use std::os::fd::RawFd;
 
 fn fstat(fd: RawFd) -> Result<libc::stat> {
@@ -85,13 +86,13 @@ pub(crate) fn pipe_capacity(fd: RawFd) -> Result<usize> {
 
 /// Whether `fd` is an eventfd, and the value of its counter, from /proc/self/fdinfo.
 pub(crate) fn eventfd_count(fd: RawFd) -> Option<u64> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    let path = CString::new(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    let info = raw::read_text(&path).ok()?;
     let hex = info.lines().find_map(|line| line.strip_prefix("eventfd-count:"))?;
     u64::from_str_radix(hex.trim(), 16).ok()
 }
 
 /// write(2) to standard error of one whole line; what cannot be written is lost.
 pub(crate) fn write_stderr(line: &[u8]) {
-    // SAFETY: pointer and length describe `line`.
-    unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
+    let _ = raw::write(2, line);
 }

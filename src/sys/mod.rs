@@ -17,6 +17,7 @@ pub(crate) mod memory;
 pub(crate) mod netlink;
 pub(crate) mod pipe;
 pub(crate) mod process;
+mod raw;
 pub(crate) mod register;
 pub(crate) mod signal;
 pub(crate) mod sleep;

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::fd::Fd;
-use super::{count, number, retry};
+use super::{count, number, raw, retry};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
 use libc::c_long;
@@ -80,13 +80,9 @@ fn write_byte_masked(fd: RawFd) -> Result<()> {
     // SAFETY: `pending` is initialised.
     let was_pending = unsafe { libc::sigismember(&raw const pending, libc::SIGPIPE) } == 1;
     let old = block(&pipe);
-    // SAFETY: one byte from a valid buffer.
-    let write = || unsafe { libc::write(fd, [1u8].as_ptr().cast(), 1) };
-    let result = retry(|| count(write() as c_long)).map(|_| ());
+    let result = retry(|| raw::write(fd, &[1])).map(|_| ());
     if result.is_err() && !was_pending {
-        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: valid set and timeout; no siginfo is asked for.
-        unsafe { libc::sigtimedwait(&raw const pipe, core::ptr::null_mut(), &raw const now) };
+        let _ = raw::take_signal(&pipe);
     }
     restore(&old);
     result
@@ -112,8 +108,8 @@ fn action(signal: libc::c_int) -> Option<libc::sigaction> {
     (!failed).then(|| unsafe { action.assume_init() })
 }
 
-/// signalfd(2) on the monitor's signals, made and read by the monitor thread itself:
-/// a signalfd tells a thread of the signals sent to that thread.
+/// signalfd(2) on one of the monitor's signals, made and read by the monitor thread itself:
+/// a signalfd tells a thread of the signals sent to that thread, and to the process.
 pub(crate) struct SignalFd(Fd);
 
 impl AsRawFd for SignalFd {
@@ -124,44 +120,45 @@ impl AsRawFd for SignalFd {
 
 impl SignalFd {
     /// The caller holds [`super::fd::creating`].
-    pub(crate) fn new(signals: &[libc::c_int]) -> Result<SignalFd> {
-        let set = set_of(signals);
+    pub(crate) fn new(signal: libc::c_int) -> Result<SignalFd> {
+        let set = set_of(&[signal]);
         // SAFETY: `set` is valid; -1 asks for a new descriptor.
         let fd = number(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
         // SAFETY: fresh and ours.
         Ok(SignalFd(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
     }
 
-    /// As [`SignalFd::new`], for callers that do not hold the lock.
-    pub(crate) fn new_locked(signals: &[libc::c_int]) -> Result<SignalFd> {
-        let _creating = super::fd::creating();
-        SignalFd::new(signals)
+    /// The next pending signal: for F_SETSIG's, the descriptor it is about. `None` when there
+    /// is no more.
+    pub(crate) fn take(&self) -> Option<RawFd> {
+        let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+        let got = raw::read(self.0.as_raw_fd(), &mut info).ok()?;
+        let at = core::mem::offset_of!(libc::signalfd_siginfo, ssi_fd);
+        let fd = info.get(at..at + size_of::<RawFd>()).filter(|_| got == info.len())?;
+        fd.try_into().ok().map(RawFd::from_ne_bytes)
     }
+}
 
-    /// The next pending signal: its number and, for F_SETSIG's, the descriptor it is
-    /// about. `None` when there is no more.
-    pub(crate) fn take(&self) -> Option<(libc::c_int, RawFd)> {
-        let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
-        let size = size_of::<libc::signalfd_siginfo>();
-        // SAFETY: the buffer has `size` bytes; the descriptor does not block.
-        let got = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
-        if usize::try_from(got) != Ok(size) {
-            return None;
-        }
-        // SAFETY: all bytes are initialised, by zeroed() and by the kernel.
-        let info = unsafe { info.assume_init() };
-        Some((libc::c_int::try_from(info.ssi_signo).unwrap_or(0), info.ssi_fd))
-    }
+/// Takes back a signal that was sent to the calling thread itself, which blocks it; false
+/// if none was. One that was sent to the process is left to the program.
+pub(crate) fn take_own(signal: libc::c_int) -> bool {
+    let pending = status_set("SigPnd:").unwrap_or(0);
+    let sent = pending & 1 << (signal - 1) != 0;
+    // The kernel gives a thread its own signals first.
+    sent && raw::take_signal(&set_of(&[signal])).is_ok()
+}
+
+/// A set of signals among the calling thread's properties, signal 1 as the lowest bit.
+fn status_set(name: &str) -> Option<u64> {
+    let status = raw::read_text(c"/proc/thread-self/status").ok()?;
+    let hex = status.lines().find_map(|line| line.strip_prefix(name))?;
+    u64::from_str_radix(hex.trim(), 16).ok()
 }
 
 /// Whether the process has a handler installed, so that what disturbed a sleeping thread
 /// was one. libc's own two signals, for cancellation and setuid, do not count.
 pub(super) fn handlers_installed() -> bool {
-    let Ok(status) = std::fs::read_to_string("/proc/thread-self/status") else {
-        return true;
-    };
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let caught = status_set("SigCgt:");
     // Signals 32 and 33 are bits 31 and 32.
     caught.is_none_or(|bits| bits & !(0b11 << 31) != 0)
 }
