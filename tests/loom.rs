@@ -7,7 +7,7 @@
 
 use ::loom::sync::atomic::{AtomicUsize, Ordering};
 use ::loom::thread;
-use std::sync::Arc as StdArc;
+use std::sync::Arc;
 
 mod errno {
     //! As much of the library's as the table uses.
@@ -20,23 +20,55 @@ mod errno {
 }
 
 mod sync {
-    pub(super) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
-    pub(super) use std::sync::PoisonError;
+    //! The library's locks, made of loom's.
+    use loom::sync::MutexGuard;
+    use std::sync::PoisonError;
+
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Mutex<T> {
+            Mutex(loom::sync::Mutex::new(T::default()))
+        }
+    }
+
+    impl<T> Mutex<T> {
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    impl Default for Condvar {
+        fn default() -> Condvar {
+            Condvar(loom::sync::Condvar::new())
+        }
+    }
+
+    impl Condvar {
+        pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
 }
 
 #[allow(dead_code, unused_imports, reason = "not every operation is part of a race, and no test of its own")]
 #[path = "../src/kqueue/table.rs"]
 mod table;
 
-use sync::Arc;
 use table::Table;
 
 /// What stands for a kqueue: it tells the table when it is freed, as the real one does.
 struct Kqueue {
     name: i32,
     held: i32,
-    table: StdArc<Table<Kqueue>>,
-    freed: StdArc<AtomicUsize>,
+    table: Arc<Table<Kqueue>>,
+    freed: Arc<AtomicUsize>,
 }
 
 impl Drop for Kqueue {
@@ -49,13 +81,13 @@ impl Drop for Kqueue {
 const NUMBER: i32 = 5;
 
 struct World {
-    table: StdArc<Table<Kqueue>>,
-    freed: StdArc<AtomicUsize>,
+    table: Arc<Table<Kqueue>>,
+    freed: Arc<AtomicUsize>,
 }
 
 impl World {
     fn new() -> World {
-        World { table: StdArc::new(Table::default()), freed: StdArc::new(AtomicUsize::new(0)) }
+        World { table: Arc::new(Table::default()), freed: Arc::new(AtomicUsize::new(0)) }
     }
 
     /// What create() does once it has the descriptors; the kqueue evicted ends.
