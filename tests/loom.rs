@@ -7,7 +7,7 @@
 
 use ::loom::sync::atomic::{AtomicUsize, Ordering};
 use ::loom::thread;
-use std::sync::Arc;
+use std::sync::Arc as StdArc;
 
 mod errno {
     //! As much of the library's as the table uses.
@@ -20,39 +20,37 @@ mod errno {
 }
 
 mod sync {
-    //! The library's locks, made of loom's.
-    use loom::sync::MutexGuard;
-    use std::sync::PoisonError;
+    //! The library's locks, in the form of loom's.
+    pub(crate) use loom::sync::{Arc, MutexGuard as Guard};
 
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Mutex<T> {
+            Mutex(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> Guard<'_, T> {
+            self.0.lock().expect("no model panics with a lock")
+        }
+    }
+
     impl<T: Default> Default for Mutex<T> {
         fn default() -> Mutex<T> {
-            Mutex(loom::sync::Mutex::new(T::default()))
+            Mutex::new(T::default())
         }
     }
 
-    impl<T> Mutex<T> {
-        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner)
-        }
-    }
-
+    #[derive(Default)]
     pub(crate) struct Condvar(loom::sync::Condvar);
 
-    impl Default for Condvar {
-        fn default() -> Condvar {
-            Condvar(loom::sync::Condvar::new())
-        }
-    }
-
     impl Condvar {
-        pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-            self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
-        }
-
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
+        }
+
+        pub(crate) fn wait<'a, T>(&self, guard: Guard<'a, T>) -> Guard<'a, T> {
+            self.0.wait(guard).expect("no model panics with a lock")
         }
     }
 }
@@ -61,14 +59,15 @@ mod sync {
 #[path = "../src/kqueue/table.rs"]
 mod table;
 
+use sync::Arc;
 use table::Table;
 
 /// What stands for a kqueue: it tells the table when it is freed, as the real one does.
 struct Kqueue {
     name: i32,
     held: i32,
-    table: Arc<Table<Kqueue>>,
-    freed: Arc<AtomicUsize>,
+    table: StdArc<Table<Kqueue>>,
+    freed: StdArc<AtomicUsize>,
 }
 
 impl Drop for Kqueue {
@@ -81,13 +80,13 @@ impl Drop for Kqueue {
 const NUMBER: i32 = 5;
 
 struct World {
-    table: Arc<Table<Kqueue>>,
-    freed: Arc<AtomicUsize>,
+    table: StdArc<Table<Kqueue>>,
+    freed: StdArc<AtomicUsize>,
 }
 
 impl World {
     fn new() -> World {
-        World { table: Arc::new(Table::default()), freed: Arc::new(AtomicUsize::new(0)) }
+        World { table: StdArc::new(Table::default()), freed: StdArc::new(AtomicUsize::new(0)) }
     }
 
     /// What create() does once it has the descriptors; the kqueue evicted ends.
