@@ -13,7 +13,7 @@ use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
 use crate::debug::{self, Named};
 use crate::errno::{Errno, Result};
-use crate::filter::{self, Facts, Fate, Outcome, Queue, growth, timers, token};
+use crate::filter::{self, Facts, Fate, Outcome, Queue, inodes, mounts, timers, token};
 use crate::knote::{Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
@@ -113,6 +113,9 @@ fn wait(kqueue: &Arc<Kqueue>, state: &mut Locked<'_>, number: RawFd, room: usize
     }
     round.more = round.events.len() == max;
     absorb(kqueue, state, &round.events)?;
+    if round.over && state.queue.knotes.ready() == 0 {
+        inodes::catch_up(&mut state.queue);
+    }
     if round.more && edge_waits(&state.queue, room) {
         merge_edges(kqueue, state, round)?;
     }
@@ -182,7 +185,8 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             }
             token::TIMER_MONOTONIC => timers::expire(&mut state.queue, Clock::Monotonic),
             token::TIMER_REALTIME => timers::expire(&mut state.queue, Clock::Realtime),
-            token::GROWTH => growth::collect(&mut state.queue),
+            token::INODES => inodes::collect(&mut state.queue),
+            token::MOUNTS => mounts::collect(&mut state.queue),
             token if token & token::SOURCE != 0 => absorb_set(&mut state.queue, token - token::SETS),
             token => filter::fd::report(&mut state.queue, token, 0, mask),
         }

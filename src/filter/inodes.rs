@@ -1,0 +1,391 @@
+//! What happens to files: the process's one inotify instance, fanned out to the kqueues.
+//!
+//! A user has 128 inotify instances for all processes, so neither files nor kqueues may
+//! cost one each. The instance stands, edge-triggered, in the epoll of every kqueue that
+//! waits for a file; whichever thread reads first tells every kqueue concerned by letter.
+//!
+//! An instance has one watch for an inode, whatever the number of descriptors and knotes
+//! on it. So a watch has *readers*, the kernel is asked for the union of what they want,
+//! and each is told of its own part: bits that gather in its [`Watch`] until the knote is
+//! looked at. Events between a rename's two halves, and names, are dealt with here; what
+//! the bits mean is for the filters to say.
+
+use super::letters::LetterBox;
+use super::{Queue, token};
+use crate::errno::{Errno, Result};
+use crate::knote::Slot;
+use crate::sys::epoll;
+use crate::sys::fork::PerProcess;
+use crate::sys::inotify::{
+    Event, Events, IN_CREATE, IN_DELETE, IN_IGNORED, IN_ISDIR, IN_MOVED_FROM, IN_MOVED_TO, IN_Q_OVERFLOW, Inotify,
+};
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// News beside the `IN_*` bits of what happened to the inode itself.
+pub(super) mod news {
+    /// Events were lost, or the watch was: only a comparison tells what happened.
+    pub(crate) const LOST: u32 = super::IN_Q_OVERFLOW;
+    /// The kernel dropped the watch with the inode, or with its last name.
+    pub(crate) const UNWATCHED: u32 = super::IN_IGNORED;
+    /// The directory's entries changed.
+    pub(crate) const ENTRIES: u32 = 1 << 16;
+    /// A subdirectory was made, removed or moved away.
+    pub(crate) const SUBDIRS: u32 = 1 << 17;
+    /// An entry came from another directory or went to one.
+    pub(crate) const MOVED: u32 = 1 << 18;
+    /// A directory came from another directory, perhaps in place of one.
+    pub(crate) const DIR_CAME: u32 = 1 << 19;
+    /// A directory was renamed within, perhaps in place of another.
+    pub(crate) const DIR_RENAMED: u32 = 1 << 20;
+    /// A directory beside the knote's was removed, if not the knote's itself.
+    pub(crate) const BESIDE: u32 = 1 << 21;
+}
+
+/// What a directory's events have in their mask when its entries change.
+pub(super) const ENTRIES: u32 = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO;
+
+/// How far from one half of a rename the other may stand: threads may rename at once.
+const HALVES_APART: usize = 16;
+
+/// A knote's watch.
+pub(super) struct Watch {
+    wd: i32,
+    news: Arc<AtomicU32>,
+}
+
+impl Watch {
+    /// What happened since it was last asked.
+    pub(super) fn take(&self) -> u32 {
+        self.news.swap(0, Ordering::AcqRel)
+    }
+}
+
+/// A kqueue's part in the instance.
+pub(crate) struct Subscription {
+    letters: Arc<LetterBox>,
+}
+
+/// One knote that wants to hear of an inode.
+struct Reader {
+    letters: Arc<LetterBox>,
+    name: u64,
+    news: Arc<AtomicU32>,
+    /// What it wants, `IN_*`.
+    mask: u32,
+    /// It is a directory of this parent, and wants to know of its own removal.
+    below: bool,
+    /// Where the inode was found.
+    place: CString,
+}
+
+/// One inode.
+#[derive(Default)]
+struct Record {
+    /// What the kernel was asked for.
+    mask: u32,
+    readers: Vec<Reader>,
+}
+
+impl Record {
+    fn wanted(&self) -> u32 {
+        self.readers.iter().fold(0, |mask, reader| mask | reader.mask)
+    }
+}
+
+struct Hub {
+    inotify: Inotify,
+    /// Kqueues that have it in their epoll; with the last it is closed.
+    subscribers: usize,
+    records: HashMap<i32, Record>,
+    /// Where events are read to. Not on the stack: threads may have small ones.
+    buffer: Vec<u8>,
+}
+
+/// Room for some four thousand events on files.
+const BUFFER: usize = 64 * 1024;
+
+static HUB: PerProcess<Mutex<Option<Hub>>> = PerProcess::new();
+
+fn lock() -> MutexGuard<'static, Option<Hub>> {
+    HUB.get().lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The name of a descriptor's inode that is good whatever its names in the tree are.
+fn place_of(fd: RawFd) -> CString {
+    CString::new(format!("/proc/self/fd/{fd}")).unwrap_or_default()
+}
+
+/// Has the knote in `slot` told of what `mask` says happens to the file behind `fd`.
+/// EMFILE, EACCES (it cannot be read), ENOSPC, ENOMEM.
+pub(super) fn watch(queue: &mut Queue, slot: Slot, fd: RawFd, mask: u32) -> Result<Watch> {
+    add(queue, slot, place_of(fd), mask, false)
+}
+
+/// Has the knote in `slot`, which is on a directory, told when a directory in `parent` is
+/// removed. Errors as for [`watch`].
+pub(super) fn watch_beside(queue: &mut Queue, slot: Slot, parent: CString) -> Result<Watch> {
+    add(queue, slot, parent, IN_DELETE, true)
+}
+
+fn add(queue: &mut Queue, slot: Slot, place: CString, mask: u32, below: bool) -> Result<Watch> {
+    let mut hub = lock();
+    if hub.is_none() {
+        let buffer = vec![0; BUFFER];
+        *hub = Some(Hub { inotify: Inotify::new()?, subscribers: 0, records: HashMap::new(), buffer });
+    }
+    let Some(hub) = hub.as_mut() else { return Err(Errno::EBADF) };
+    hub.subscribe(queue)?;
+    let wd = hub.inotify.widen(&place, mask)?;
+    let mut told = Vec::new();
+    if hub.records.contains_key(&wd) {
+        // What is queued happened before the new reader was there.
+        told = hub.drain(queue.inodes.as_ref());
+    }
+    let watch = Watch { wd, news: Arc::default() };
+    let record = hub.records.entry(wd).or_default();
+    record.mask |= mask;
+    let (letters, name, news) = (queue.letter_box(), queue.knotes.name(slot), watch.news.clone());
+    record.readers.push(Reader { letters, name, news, mask, below, place });
+    activate(queue, told);
+    Ok(watch)
+}
+
+/// Replaces what a watch wants, once what is queued has been told by what it wanted before. ENOENT:
+/// the descriptor names another file.
+pub(super) fn change(queue: &mut Queue, slot: Slot, watch: &Watch, fd: RawFd, mask: u32) -> Result<()> {
+    let name = queue.knotes.name(slot);
+    let Some(own) = queue.inodes.as_ref() else { return Err(Errno::ENOENT) };
+    let mut hub = lock();
+    let Some(hub) = hub.as_mut() else { return Err(Errno::ENOENT) };
+    let told = hub.drain(Some(own));
+    if hub.widen(&place_of(fd), mask, watch.wd)? {
+        let record = hub.records.entry(watch.wd).or_default();
+        record.mask |= mask;
+        let mut readers = record.readers.iter_mut();
+        if let Some(reader) = readers.find(|reader| reader.is(own, name)) {
+            reader.mask = mask;
+        }
+        hub.narrow(watch.wd);
+    }
+    activate(queue, told);
+    Ok(())
+}
+
+/// Ends what [`watch`] or [`watch_beside`] began.
+pub(super) fn unwatch(queue: &Queue, slot: Slot, watch: &Watch) {
+    let name = queue.knotes.name(slot);
+    let Some(own) = &queue.inodes else { return };
+    if let Some(hub) = lock().as_mut() {
+        hub.leave(watch.wd, |reader| reader.is(own, name) && Arc::ptr_eq(&reader.news, &watch.news));
+    }
+}
+
+/// The instance has news: reads them for everybody, and takes this kqueue's letters.
+pub(crate) fn collect(queue: &mut Queue) {
+    let own = queue.inodes.as_ref();
+    let told = if own.is_some() { lock().as_mut().map(|hub| hub.drain(own)) } else { None };
+    activate(queue, told.unwrap_or_default());
+    queue.take_letters();
+}
+
+/// Waits for whoever is reading the instance at this moment, and takes this kqueue's
+/// letters: what happened before the call must not be missed because another thread has
+/// read it and not told yet.
+pub(crate) fn catch_up(queue: &mut Queue) {
+    if queue.inodes.is_some() {
+        drop(lock());
+        queue.take_letters();
+    }
+}
+
+/// Enters the instance into a fresh set of a kqueue that has it.
+pub(super) fn enter(queue: &Queue, epoll: &epoll::Epoll) -> Result<()> {
+    match lock().as_ref() {
+        Some(hub) if queue.inodes.is_some() => hub.enter(epoll),
+        _ => Ok(()),
+    }
+}
+
+fn activate(queue: &mut Queue, told: Vec<u64>) {
+    for name in told {
+        if let Some(slot) = queue.knotes.resolve(name) {
+            queue.knotes.activate(slot);
+        }
+    }
+}
+
+impl Reader {
+    fn is(&self, own: &Subscription, name: u64) -> bool {
+        self.name == name && Arc::ptr_eq(&self.letters, &own.letters)
+    }
+
+    /// What an event is to this reader; 0: nothing. `entries` is what it is to a watched
+    /// directory that one of its entries is concerned.
+    fn news_of(&self, event: &Event, entries: u32) -> u32 {
+        if self.below {
+            let removed = event.mask & (IN_DELETE | IN_ISDIR) == IN_DELETE | IN_ISDIR;
+            if removed || event.mask & (news::LOST | news::UNWATCHED) != 0 { news::BESIDE } else { 0 }
+        } else if event.named {
+            if event.mask & self.mask != 0 { entries } else { 0 }
+        } else {
+            event.mask & (self.mask | news::LOST | news::UNWATCHED)
+        }
+    }
+}
+
+/// What an event about an entry is to the directory. What happens inside its files is
+/// nothing.
+fn entries_of(event: &Event, within: bool) -> u32 {
+    let directory = event.mask & IN_ISDIR != 0;
+    let of_dir = |bits: u32| news::ENTRIES | if directory { bits } else { 0 };
+    match event.mask & ENTRIES {
+        0 => 0,
+        _ if within => of_dir(news::DIR_RENAMED),
+        IN_MOVED_FROM => news::MOVED | of_dir(news::SUBDIRS),
+        IN_MOVED_TO => news::MOVED | of_dir(news::DIR_CAME),
+        _ => of_dir(news::SUBDIRS),
+    }
+}
+
+/// Whether `event` is the first half of a rename within one directory.
+fn is_within(event: &Event, mut rest: Events<'_>) -> bool {
+    let other = rest.by_ref().take(HALVES_APART).find(|other| other.cookie == event.cookie);
+    other.is_some_and(|other| other.wd == event.wd)
+}
+
+impl Hub {
+    /// Puts the instance into a kqueue's epoll, if it is not there.
+    fn subscribe(&mut self, queue: &mut Queue) -> Result<()> {
+        if queue.inodes.is_none() {
+            // Too many paths lead to the instance as long as the monitor watches the kqueue.
+            self.enter(&queue.epoll).inspect_err(|&errno| queue.crowded = errno == Errno::EINVAL)?;
+            self.subscribers += 1;
+            queue.inodes = Some(Subscription { letters: queue.letter_box() });
+        }
+        Ok(())
+    }
+
+    fn enter(&self, epoll: &epoll::Epoll) -> Result<()> {
+        epoll.add(self.inotify.as_raw_fd(), epoll::IN | epoll::ET, token::INODES)
+    }
+
+    /// Reads the instance empty and tells everybody; the value names the knotes of `own`.
+    fn drain(&mut self, own: Option<&Subscription>) -> Vec<u64> {
+        let mut mine = Vec::new();
+        let mut buffer = core::mem::take(&mut self.buffer);
+        // The second half of the rename whose first was told last.
+        let mut second = 0;
+        loop {
+            let (mut events, more) = self.inotify.read(&mut buffer);
+            while let Some(event) = events.next() {
+                let first = event.mask & IN_MOVED_FROM != 0 && is_within(&event, events.clone());
+                if first {
+                    second = event.cookie;
+                }
+                let within = first || event.mask & IN_MOVED_TO != 0 && event.cookie == second;
+                self.tell(&event, entries_of(&event, within), own, &mut mine);
+            }
+            if !more {
+                break;
+            }
+        }
+        self.buffer = buffer;
+        mine
+    }
+
+    /// Tells everybody an event concerns: all, if some were lost.
+    fn tell(&mut self, event: &Event, entries: u32, own: Option<&Subscription>, mine: &mut Vec<u64>) {
+        if event.mask & news::LOST != 0 {
+            for record in self.records.values() {
+                tell_readers(record, event, 0, own, mine);
+            }
+        } else if event.mask & news::UNWATCHED != 0 {
+            if let Some(record) = self.records.remove(&event.wd) {
+                tell_readers(&record, event, 0, own, mine);
+            }
+        } else if let Some(record) = self.records.get(&event.wd) {
+            tell_readers(record, event, entries, own, mine);
+        }
+    }
+
+    /// Asks for more events of the inode at a place, if that is the one of the watch `wd`. ENOENT
+    /// if it is another; false if the kernel had dropped the watch.
+    fn widen(&mut self, place: &CString, mask: u32, wd: i32) -> Result<bool> {
+        let found = self.inotify.widen(place, mask)?;
+        let known = self.records.contains_key(&found);
+        if !known {
+            let _ = self.inotify.unwatch(found);
+        }
+        match found == wd {
+            true => Ok(known),
+            false if self.records.contains_key(&wd) => Err(Errno::ENOENT),
+            false => Ok(false),
+        }
+    }
+
+    /// Takes back what no reader of a watch wants any more.
+    fn narrow(&mut self, wd: i32) {
+        let Some(record) = self.records.get(&wd) else { return };
+        let (wanted, asked) = (record.wanted(), record.mask);
+        if wanted == asked {
+            return;
+        }
+        let places: Vec<CString> = record.readers.iter().map(|reader| reader.place.clone()).collect();
+        // A reader's descriptor may name another file by now, which must keep what it has.
+        if let Some(place) = places.iter().find(|place| self.widen(place, wanted, wd) == Ok(true))
+            && self.inotify.watch(place, wanted).is_ok()
+            && let Some(record) = self.records.get_mut(&wd)
+        {
+            record.mask = wanted;
+        }
+    }
+
+    fn leave(&mut self, wd: i32, gone: impl Fn(&Reader) -> bool) {
+        let Some(record) = self.records.get_mut(&wd) else { return };
+        record.readers.retain(|reader| !gone(reader));
+        if record.readers.is_empty() {
+            self.records.remove(&wd);
+            // The kernel may have dropped it with its file.
+            let _ = self.inotify.unwatch(wd);
+        } else {
+            self.narrow(wd);
+        }
+    }
+}
+
+fn tell_readers(record: &Record, event: &Event, entries: u32, own: Option<&Subscription>, mine: &mut Vec<u64>) {
+    for reader in &record.readers {
+        let bits = reader.news_of(event, entries);
+        // Whoever has news already has been told to look.
+        if bits == 0 || reader.news.fetch_or(bits, Ordering::AcqRel) != 0 {
+            continue;
+        }
+        if own.is_some_and(|own| Arc::ptr_eq(&reader.letters, &own.letters)) {
+            mine.push(reader.name);
+        } else {
+            reader.letters.drop_in(reader.name);
+            reader.letters.wake();
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut hub = lock();
+        let Some(there) = hub.as_mut() else { return };
+        let mine = |reader: &Reader| Arc::ptr_eq(&reader.letters, &self.letters);
+        let of_mine = there.records.iter().filter(|(_, record)| record.readers.iter().any(mine));
+        let watches: Vec<i32> = of_mine.map(|(&wd, _)| wd).collect();
+        for wd in watches {
+            there.leave(wd, mine);
+        }
+        there.subscribers = there.subscribers.saturating_sub(1);
+        if there.subscribers == 0 {
+            *hub = None;
+        }
+    }
+}
