@@ -13,12 +13,13 @@
 use super::letters::LetterBox;
 use super::{Queue, token};
 use crate::errno::{Errno, Result};
-use crate::knote::Slot;
+use crate::knote::{Knotes, Slot};
 use crate::sys::epoll;
 use crate::sys::fork::PerProcess;
 use crate::sys::inotify::{
     Event, Events, IN_CREATE, IN_DELETE, IN_IGNORED, IN_ISDIR, IN_MOVED_FROM, IN_MOVED_TO, IN_Q_OVERFLOW, Inotify,
 };
+use core::hash::{BuildHasherDefault, Hasher};
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -94,13 +95,47 @@ impl Record {
     fn wanted(&self) -> u32 {
         self.readers.iter().fold(0, |mask, reader| mask | reader.mask)
     }
+
+    fn tell(&self, event: &Event, entries: u32, own: &Subscription, knotes: &mut Knotes) {
+        for reader in &self.readers {
+            let bits = reader.news_of(event, entries);
+            // Whoever has news already has been told to look.
+            if bits == 0 || reader.news.fetch_or(bits, Ordering::AcqRel) != 0 {
+                continue;
+            }
+            if !Arc::ptr_eq(&reader.letters, &own.letters) {
+                reader.letters.drop_in(reader.name);
+                reader.letters.wake();
+            } else if let Some(slot) = knotes.resolve(reader.name) {
+                knotes.activate(slot);
+            }
+        }
+    }
+}
+
+/// The inodes by the numbers of their watches, which the kernel counts up.
+type Records = HashMap<i32, Record, BuildHasherDefault<Spread>>;
+
+/// Spreads small numbers; they are nobody's choice.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        let number = bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 struct Hub {
     inotify: Inotify,
     /// Kqueues that have it in their epoll; with the last it is closed.
     subscribers: usize,
-    records: HashMap<i32, Record>,
+    records: Records,
     /// Where events are read to. Not on the stack: threads may have small ones.
     buffer: Vec<u8>,
 }
@@ -135,43 +170,38 @@ fn add(queue: &mut Queue, slot: Slot, place: CString, mask: u32, below: bool) ->
     let mut hub = lock();
     if hub.is_none() {
         let buffer = vec![0; BUFFER];
-        *hub = Some(Hub { inotify: Inotify::new()?, subscribers: 0, records: HashMap::new(), buffer });
+        *hub = Some(Hub { inotify: Inotify::new()?, subscribers: 0, records: Records::default(), buffer });
     }
     let Some(hub) = hub.as_mut() else { return Err(Errno::EBADF) };
     hub.subscribe(queue)?;
     let wd = hub.inotify.widen(&place, mask)?;
-    let mut told = Vec::new();
     if hub.records.contains_key(&wd) {
         // What is queued happened before the new reader was there.
-        told = hub.drain(queue.inodes.as_ref());
+        hub.drain(queue);
     }
     let watch = Watch { wd, news: Arc::default() };
     let record = hub.records.entry(wd).or_default();
     record.mask |= mask;
     let (letters, name, news) = (queue.letter_box(), queue.knotes.name(slot), watch.news.clone());
     record.readers.push(Reader { letters, name, news, mask, below, place });
-    activate(queue, told);
     Ok(watch)
 }
 
-/// Replaces what a watch wants, once what is queued has been told by what it wanted before. ENOENT:
-/// the descriptor names another file.
+/// Replaces what a watch wants, once what is queued has been told by what it wanted before.
+/// ENOENT: the descriptor names another file.
 pub(super) fn change(queue: &mut Queue, slot: Slot, watch: &Watch, fd: RawFd, mask: u32) -> Result<()> {
     let name = queue.knotes.name(slot);
-    let Some(own) = queue.inodes.as_ref() else { return Err(Errno::ENOENT) };
     let mut hub = lock();
     let Some(hub) = hub.as_mut() else { return Err(Errno::ENOENT) };
-    let told = hub.drain(Some(own));
-    if hub.widen(&place_of(fd), mask, watch.wd)? {
-        let record = hub.records.entry(watch.wd).or_default();
+    hub.drain(queue);
+    if hub.widen(&place_of(fd), mask, watch.wd)?
+        && let Some(own) = &queue.inodes
+        && let Some(record) = hub.records.get_mut(&watch.wd)
+    {
         record.mask |= mask;
-        let mut readers = record.readers.iter_mut();
-        if let Some(reader) = readers.find(|reader| reader.is(own, name)) {
-            reader.mask = mask;
-        }
+        record.readers.iter_mut().filter(|reader| reader.is(own, name)).for_each(|reader| reader.mask = mask);
         hub.narrow(watch.wd);
     }
-    activate(queue, told);
     Ok(())
 }
 
@@ -186,9 +216,11 @@ pub(super) fn unwatch(queue: &Queue, slot: Slot, watch: &Watch) {
 
 /// The instance has news: reads them for everybody, and takes this kqueue's letters.
 pub(crate) fn collect(queue: &mut Queue) {
-    let own = queue.inodes.as_ref();
-    let told = if own.is_some() { lock().as_mut().map(|hub| hub.drain(own)) } else { None };
-    activate(queue, told.unwrap_or_default());
+    if queue.inodes.is_some()
+        && let Some(hub) = lock().as_mut()
+    {
+        hub.drain(queue);
+    }
     queue.take_letters();
 }
 
@@ -207,14 +239,6 @@ pub(super) fn enter(queue: &Queue, epoll: &epoll::Epoll) -> Result<()> {
     match lock().as_ref() {
         Some(hub) if queue.inodes.is_some() => hub.enter(epoll),
         _ => Ok(()),
-    }
-}
-
-fn activate(queue: &mut Queue, told: Vec<u64>) {
-    for name in told {
-        if let Some(slot) = queue.knotes.resolve(name) {
-            queue.knotes.activate(slot);
-        }
     }
 }
 
@@ -273,42 +297,24 @@ impl Hub {
         epoll.add(self.inotify.as_raw_fd(), epoll::IN | epoll::ET, token::INODES)
     }
 
-    /// Reads the instance empty and tells everybody; the value names the knotes of `own`.
-    fn drain(&mut self, own: Option<&Subscription>) -> Vec<u64> {
-        let mut mine = Vec::new();
-        let mut buffer = core::mem::take(&mut self.buffer);
+    /// Reads the instance empty and tells everybody; `queue` is the one at work.
+    fn drain(&mut self, queue: &mut Queue) {
+        let Some(own) = &queue.inodes else { return };
         // The second half of the rename whose first was told last.
         let mut second = 0;
         loop {
-            let (mut events, more) = self.inotify.read(&mut buffer);
+            let (mut events, more) = self.inotify.read(&mut self.buffer);
             while let Some(event) = events.next() {
                 let first = event.mask & IN_MOVED_FROM != 0 && is_within(&event, events.clone());
                 if first {
                     second = event.cookie;
                 }
                 let within = first || event.mask & IN_MOVED_TO != 0 && event.cookie == second;
-                self.tell(&event, entries_of(&event, within), own, &mut mine);
+                tell(&mut self.records, &event, within, own, &mut queue.knotes);
             }
             if !more {
-                break;
+                return;
             }
-        }
-        self.buffer = buffer;
-        mine
-    }
-
-    /// Tells everybody an event concerns: all, if some were lost.
-    fn tell(&mut self, event: &Event, entries: u32, own: Option<&Subscription>, mine: &mut Vec<u64>) {
-        if event.mask & news::LOST != 0 {
-            for record in self.records.values() {
-                tell_readers(record, event, 0, own, mine);
-            }
-        } else if event.mask & news::UNWATCHED != 0 {
-            if let Some(record) = self.records.remove(&event.wd) {
-                tell_readers(&record, event, 0, own, mine);
-            }
-        } else if let Some(record) = self.records.get(&event.wd) {
-            tell_readers(record, event, entries, own, mine);
         }
     }
 
@@ -357,19 +363,16 @@ impl Hub {
     }
 }
 
-fn tell_readers(record: &Record, event: &Event, entries: u32, own: Option<&Subscription>, mine: &mut Vec<u64>) {
-    for reader in &record.readers {
-        let bits = reader.news_of(event, entries);
-        // Whoever has news already has been told to look.
-        if bits == 0 || reader.news.fetch_or(bits, Ordering::AcqRel) != 0 {
-            continue;
+/// Tells everybody an event concerns: all, if some were lost.
+fn tell(records: &mut Records, event: &Event, within: bool, own: &Subscription, knotes: &mut Knotes) {
+    if event.mask & news::LOST != 0 {
+        records.values().for_each(|record| record.tell(event, 0, own, knotes));
+    } else if event.mask & news::UNWATCHED != 0 {
+        if let Some(record) = records.remove(&event.wd) {
+            record.tell(event, 0, own, knotes);
         }
-        if own.is_some_and(|own| Arc::ptr_eq(&reader.letters, &own.letters)) {
-            mine.push(reader.name);
-        } else {
-            reader.letters.drop_in(reader.name);
-            reader.letters.wake();
-        }
+    } else if let Some(record) = records.get(&event.wd) {
+        record.tell(event, entries_of(event, within), own, knotes);
     }
 }
 
