@@ -172,8 +172,14 @@ fn add(queue: &mut Queue, slot: Slot, place: CString, mask: u32, below: bool) ->
         let buffer = vec![0; BUFFER];
         *hub = Some(Hub { inotify: Inotify::new()?, subscribers: 0, records: Records::default(), buffer });
     }
-    let Some(hub) = hub.as_mut() else { return Err(Errno::EBADF) };
-    hub.subscribe(queue)?;
+    let Some(there) = hub.as_mut() else { return Err(Errno::EBADF) };
+    if let Err(errno) = there.subscribe(queue) {
+        if there.subscribers == 0 {
+            *hub = None;
+        }
+        return Err(errno);
+    }
+    let hub = there;
     let wd = hub.inotify.widen(&place, mask)?;
     if hub.records.contains_key(&wd) {
         // What is queued happened before the new reader was there.
@@ -214,14 +220,13 @@ pub(super) fn unwatch(queue: &Queue, slot: Slot, watch: &Watch) {
     }
 }
 
-/// The instance has news: reads them for everybody, and takes this kqueue's letters.
+/// The instance has news: reads them for everybody.
 pub(crate) fn collect(queue: &mut Queue) {
     if queue.inodes.is_some()
         && let Some(hub) = lock().as_mut()
     {
         hub.drain(queue);
     }
-    queue.take_letters();
 }
 
 /// Waits for whoever is reading the instance at this moment, and takes this kqueue's

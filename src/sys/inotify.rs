@@ -69,9 +69,10 @@ impl Inotify {
     /// Reads what is queued, as much as `buf` holds. The second value says whether more
     /// may be there: the kernel stops early only for want of room.
     pub(crate) fn read<'b>(&self, buf: &'b mut [u8]) -> (Events<'b>, bool) {
+        let (fd, room) = (libc::c_long::from(self.as_raw_fd()), buf.len());
+        // By syscall(2): read(3) has a price as a cancellation point, which this is not.
         // SAFETY: pointer and length describe `buf`; the descriptor does not block.
-        let got = count(unsafe { libc::read(self.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) } as libc::c_long);
-        let got = got.unwrap_or(0);
+        let got = count(unsafe { libc::syscall(libc::SYS_read, fd, buf.as_mut_ptr(), room) }).unwrap_or(0);
         let more = got + LONGEST > buf.len();
         (Events { rest: buf.get(..got).unwrap_or(&[]) }, more)
     }
