@@ -9,7 +9,7 @@ static void begin(unsigned short flags, unsigned fflags)
 {
 	if (unshare(CLONE_NEWNS) != 0)
 		SKIP("unshare: %s", strerror(errno));
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+	if (mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) != 0)
 		SKIP("mount: %s", strerror(errno));
 	OK(mkdir(in("m"), 0700) == 0);
 	kq = new_kqueue();
@@ -76,7 +76,7 @@ CHECK(a_remount_is_neither)
 	begin(0, VQ_MOUNT | VQ_UNMOUNT);
 	mount_it();
 	happens(VQ_MOUNT);
-	OK(mount(NULL, in("m"), NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) == 0);
+	OK(mount("none", in("m"), "none", MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) == 0);
 	QUIET(kq);
 	OK(umount(in("m")) == 0);
 	happens(VQ_UNMOUNT);

@@ -19,9 +19,8 @@ use crate::sys::fork::PerProcess;
 use crate::sys::inotify::{
     Event, Events, IN_CREATE, IN_DELETE, IN_IGNORED, IN_ISDIR, IN_MOVED_FROM, IN_MOVED_TO, IN_Q_OVERFLOW, Inotify,
 };
-use core::hash::{BuildHasherDefault, Hasher};
 use core::sync::atomic::{AtomicU32, Ordering};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,23 +112,8 @@ impl Record {
     }
 }
 
-/// The inodes by the numbers of their watches, which the kernel counts up.
-type Records = HashMap<i32, Record, BuildHasherDefault<Spread>>;
-
-/// Spreads small numbers; they are nobody's choice.
-#[derive(Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn write(&mut self, bytes: &[u8]) {
-        let number = bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
-        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+/// The inodes by the numbers of their watches.
+type Records = BTreeMap<i32, Record>;
 
 struct Hub {
     inotify: Inotify,
