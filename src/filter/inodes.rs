@@ -14,6 +14,7 @@ use super::letters::LetterBox;
 use super::{Queue, token};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knotes, Slot};
+use crate::sync::{Guard, Mutex};
 use crate::sys::epoll;
 use crate::sys::fork::PerProcess;
 use crate::sys::inotify::{
@@ -23,7 +24,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// News beside the `IN_*` bits of what happened to the inode itself.
 pub(super) mod news {
@@ -129,8 +130,8 @@ const BUFFER: usize = 64 * 1024;
 
 static HUB: PerProcess<Mutex<Option<Hub>>> = PerProcess::new();
 
-fn lock() -> MutexGuard<'static, Option<Hub>> {
-    HUB.get().lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> Guard<'static, Option<Hub>> {
+    HUB.get().lock()
 }
 
 /// The name of a descriptor's inode that is good whatever its names in the tree are.
