@@ -3,7 +3,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{number, zero};
+use super::{ask_twice, number, zero};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
 use std::ffi::{CStr, OsString};
@@ -12,7 +12,7 @@ use std::os::fd::RawFd;
 fn fstat(fd: RawFd) -> Result<libc::stat> {
     let mut stat = MaybeUninit::uninit();
     // SAFETY: `stat` has room for the answer.
-    zero(unsafe { raw_fstat(fd, stat.as_mut_ptr()) })?;
+    ask_twice(|| zero(unsafe { raw_fstat(fd, stat.as_mut_ptr()) }))?;
     // SAFETY: filled in by the successful call.
     Ok(unsafe { stat.assume_init() })
 }

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::fd::{self, Fd};
-use super::{count, number, zero};
+use super::{count, number, retry, zero};
 use crate::errno::Result;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -72,7 +72,8 @@ impl Inotify {
         let (fd, room) = (libc::c_long::from(self.as_raw_fd()), buf.len());
         // By syscall(2): read(3) has a price as a cancellation point, which this is not.
         // SAFETY: pointer and length describe `buf`; the descriptor does not block.
-        let got = count(unsafe { libc::syscall(libc::SYS_read, fd, buf.as_mut_ptr(), room) }).unwrap_or(0);
+        let mut read = || unsafe { libc::syscall(libc::SYS_read, fd, buf.as_mut_ptr(), room) };
+        let got = retry(|| count(read())).unwrap_or(0);
         let more = got + LONGEST > buf.len();
         (Events { rest: buf.get(..got).unwrap_or(&[]) }, more)
     }
