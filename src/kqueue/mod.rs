@@ -20,7 +20,7 @@ use crate::abi::Kevent;
 use crate::debug;
 use crate::errno::{Errno, Result};
 use crate::filter::watched::{Watcher, Watchers};
-use crate::filter::{Inner, Queue, token};
+use crate::filter::{Inner, Queue, inodes, token};
 use crate::sync;
 use crate::sys::epoll::{Epoll, Events, Patience};
 use crate::sys::eventfd::Waker;
@@ -83,6 +83,7 @@ impl Drop for Life {
         if self.generation == fd::generation() && self.closed.load(Ordering::Relaxed) {
             if process().table.is_empty() {
                 netlink::close();
+                inodes::close();
             }
             process().table.freed();
         }

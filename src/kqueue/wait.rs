@@ -13,7 +13,7 @@ use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
 use crate::debug::{self, Named};
 use crate::errno::{Errno, Result};
-use crate::filter::{self, Facts, Fate, Outcome, Queue, growth, timers, token};
+use crate::filter::{self, Facts, Fate, Outcome, Queue, inodes, mounts, timers, token};
 use crate::knote::{Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
@@ -200,6 +200,9 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     }
     round.more = found.len() == most(room);
     absorb(kqueue, state, found)?;
+    if round.is_over() && state.queue.knotes.ready() == 0 {
+        inodes::catch_up(&mut state.queue);
+    }
     if round.more && edge_waits(&state.queue, room) {
         merge_edges(kqueue, state, found, round)?;
     }
@@ -249,7 +252,8 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             }
             token::TIMER_MONOTONIC => timers::expire(&mut state.queue, Clock::Monotonic),
             token::TIMER_REALTIME => timers::expire(&mut state.queue, Clock::Realtime),
-            token::GROWTH => growth::collect(&mut state.queue),
+            token::INODES => inodes::collect(&mut state.queue),
+            token::MOUNTS => mounts::collect(&mut state.queue),
             token if token & token::SOURCE != 0 => absorb_set(&mut state.queue, token - token::SETS),
             token => filter::fd::report(&mut state.queue, token, 0, mask),
         }

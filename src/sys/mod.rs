@@ -14,6 +14,7 @@ pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod inotify;
 pub(crate) mod memory;
+pub(crate) mod mounts;
 pub(crate) mod netlink;
 pub(crate) mod pipe;
 pub(crate) mod process;
