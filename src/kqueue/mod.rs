@@ -455,6 +455,7 @@ impl Inner for Kqueue {
         if pending > 0 && state.sleepers > 0 {
             self.waker.wake();
         }
+        readable::looked(&self, &mut state);
         (pending, activations)
     }
 

@@ -176,6 +176,14 @@ fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
     state.tell_watchers(kqueue);
 }
 
+/// Somebody else looked. What that brought onto the ready list does not show in the epoll
+/// any more, where the monitor would have seen it.
+pub(super) fn looked(kqueue: &Kqueue, state: &mut State) {
+    if state.readable.mark == Mark::Armed && state.queue.knotes.ready() > 0 {
+        fire(kqueue, state);
+    }
+}
+
 fn clear_if_empty(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd) {
     if fd::poll_now(kqueue.epoll.as_raw_fd(), libc::POLLIN) != 0 {
         look(kqueue, state);
