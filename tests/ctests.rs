@@ -53,6 +53,9 @@ ctests! {
     life_kqueue
     life_libkqueue
     life_process
+    proc_exit
+    proc_fork
+    procdesc
     user_timer_life
     user_timer_timer
     user_timer_user

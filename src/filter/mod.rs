@@ -10,12 +10,15 @@ pub(crate) mod empty;
 pub(crate) mod except;
 pub(crate) mod fd;
 pub(crate) mod file;
+mod following;
 pub(crate) mod growth;
 mod index;
 pub(crate) mod kind;
 mod letters;
 pub(crate) mod libkqueue;
 pub(crate) mod nested;
+pub(crate) mod procdesc;
+pub(crate) mod process;
 pub(crate) mod read;
 pub(crate) mod rebuild;
 pub(crate) mod timer;
@@ -24,7 +27,7 @@ pub(crate) mod user;
 pub(crate) mod watched;
 pub(crate) mod write;
 
-use crate::abi::{EVFILT_EMPTY, EVFILT_SYSCOUNT};
+use crate::abi::{EVFILT_EMPTY, EVFILT_PROC, EVFILT_PROCDESC, EVFILT_SYSCOUNT};
 use crate::abi::{EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knotes, NONE, Slot};
@@ -41,6 +44,8 @@ pub(crate) enum Outcome {
     NotReady,
     /// What it watched is gone for good, and so are all knotes on that descriptor.
     Gone,
+    /// What it watched has ended, and it has nothing to tell of that: the knote goes.
+    Over,
     /// An event.
     Ready(Facts),
 }
@@ -52,6 +57,8 @@ pub(crate) struct Facts {
     pub(crate) fflags: u32,
     /// Sets EV_EOF.
     pub(crate) eof: bool,
+    /// The knote's last event, whatever it asked for: shown as EV_ONESHOT.
+    pub(crate) last: bool,
     /// Takes the place of the knote's udata.
     pub(crate) udata: Option<usize>,
     /// A level knote whose condition the library has to look at itself: it stays on the
@@ -99,6 +106,14 @@ pub(crate) trait Filter: Sync {
     /// program that what it watched had gone before (ENOENT, EBADF).
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()>;
 
+    /// Takes in what has happened, before a change is made to a knote of this filter.
+    fn catch_up(&self, _queue: &mut Queue) {}
+
+    /// What epoll has under the knote's own name ([`token::KNOTE`]) is ready.
+    fn reported(&self, queue: &mut Queue, slot: Slot) {
+        queue.knotes.activate(slot);
+    }
+
     /// Whether the knote's descriptor does not name any more what the knote watches.
     fn is_gone(&self, _queue: &mut Queue, _slot: Slot) -> bool {
         false
@@ -116,11 +131,15 @@ pub(crate) trait Filter: Sync {
 pub(crate) const ROW_FILE_READ: u8 = 16;
 pub(crate) const ROW_FILE_WRITE: u8 = 17;
 pub(crate) const ROW_NESTED: u8 = 18;
+/// EVFILT_PROC's announcement of a child.
+pub(crate) const ROW_CHILD: u8 = 19;
 
-static ROWS: [Option<&dyn Filter>; 19] = {
-    let mut rows: [Option<&dyn Filter>; 19] = [None; 19];
+static ROWS: [Option<&dyn Filter>; 20] = {
+    let mut rows: [Option<&dyn Filter>; 20] = [None; 20];
     rows[row_of(EVFILT_READ)] = Some(&read::Read);
     rows[row_of(EVFILT_WRITE)] = Some(&write::Write);
+    rows[row_of(EVFILT_PROC)] = Some(&process::Process);
+    rows[row_of(EVFILT_PROCDESC)] = Some(&procdesc::ProcDesc);
     rows[row_of(EVFILT_TIMER)] = Some(&timer::Timer);
     rows[row_of(EVFILT_USER)] = Some(&user::User);
     rows[row_of(EVFILT_LIBKQUEUE)] = Some(&libkqueue::LibKqueue);
@@ -129,6 +148,7 @@ static ROWS: [Option<&dyn Filter>; 19] = {
     rows[ROW_FILE_READ as usize] = Some(&file::FileRead);
     rows[ROW_FILE_WRITE as usize] = Some(&file::FileWrite);
     rows[ROW_NESTED as usize] = Some(&nested::Nested);
+    rows[ROW_CHILD as usize] = Some(&process::Child);
     rows
 };
 
@@ -167,6 +187,7 @@ pub(crate) type FindKqueue = fn(RawFd) -> Option<Arc<dyn Inner>>;
 /// | bits | meaning |
 /// | --- | --- |
 /// | 63 | a source; the low bits are its number |
+/// | 62 | with bit 63: a source of one knote, which the rest names |
 /// | 32–62 | generation of the descriptor's entry |
 /// | 0–31 | the descriptor |
 pub(crate) mod token {
@@ -179,6 +200,10 @@ pub(crate) mod token {
     pub(crate) const TIMER_REALTIME: u64 = SOURCE | 2;
     /// The process's inotify instance.
     pub(crate) const GROWTH: u64 = SOURCE | 3;
+    /// The process connector.
+    pub(crate) const PROCESSES: u64 = SOURCE | 5;
+    /// What a knote has in the epoll for itself; the low bits are the knote's name.
+    pub(crate) const KNOTE: u64 = SOURCE | 1 << 62;
     /// The sets nested in the kqueue's own, from number 1 on.
     pub(crate) const SETS: u64 = SOURCE | 16;
 }
@@ -196,6 +221,8 @@ pub(crate) struct Queue {
     pub(crate) crowded: bool,
     pub(crate) growth: Option<growth::Subscription>,
     letters: Option<Arc<letters::LetterBox>>,
+    watches: process::Watches,
+    following: Option<following::Subscription>,
     pub(crate) find_kqueue: FindKqueue,
     /// Counts the rounds in which ready knotes are looked at.
     pub(crate) scan: u32,
@@ -219,6 +246,8 @@ impl Queue {
             timers: timers::Timers::default(),
             growth: None,
             letters: None,
+            watches: process::Watches::default(),
+            following: None,
             find_kqueue,
             scan: 1,
             index: index::Index::default(),
@@ -273,9 +302,16 @@ impl Queue {
                     self.fds.set_knote(fd, column, NONE);
                 }
             }
-            None => self.index.remove(&self.knotes, knote.ident, knote.filter),
+            None => self.index.remove(&self.knotes, slot),
         }
         self.knotes.remove(slot);
+    }
+
+    /// epoll reported a source of the knote of this name.
+    pub(crate) fn reported(&mut self, name: u64) {
+        if let Some(slot) = self.knotes.resolve(name) {
+            ops(self.knotes[slot].row).reported(self, slot);
+        }
     }
 
     /// Something said that a descriptor's file is gone: drops the knotes of which that is

@@ -7,6 +7,7 @@
 //! `ffi` switches cancellation off for the call.
 
 pub(crate) mod clock;
+pub(crate) mod connector;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod fd;
@@ -15,6 +16,7 @@ pub(crate) mod fork;
 pub(crate) mod inotify;
 pub(crate) mod memory;
 pub(crate) mod netlink;
+pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod process;
 pub(crate) mod signal;
