@@ -55,6 +55,7 @@ ctests! {
     life_process
     proc_exit
     proc_fork
+    proc_races
     procdesc
     user_timer_life
     user_timer_timer

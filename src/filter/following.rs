@@ -254,7 +254,7 @@ pub(super) fn enter(queue: &Queue, epoll: &Epoll) -> Result<()> {
 }
 
 /// Reads the socket for everybody, wakes the others, and takes this kqueue's news, oldest
-/// first. With nobody left to follow the kqueue takes its leave.
+/// first.
 pub(super) fn collect(queue: &mut Queue) -> Vec<News> {
     let Some(own) = &queue.following else { return Vec::new() };
     let mut place = hub();
@@ -262,14 +262,19 @@ pub(super) fn collect(queue: &mut Queue) -> Vec<News> {
     hub.read();
     let news_for_others = hub.ledgers.iter().filter(|(key, ledger)| **key != own.key && !ledger.news.is_empty());
     news_for_others.for_each(|(_, ledger)| ledger.waker.wake());
-    let Some(ledger) = hub.ledgers.get_mut(&own.key) else { return Vec::new() };
-    let news = ledger.take();
-    if news.is_empty() && ledger.followed.is_empty() {
+    hub.ledgers.get_mut(&own.key).map(Ledger::take).unwrap_or_default()
+}
+
+/// Takes the socket out of the epoll of a kqueue that follows nobody any more.
+pub(super) fn leave_if_idle(queue: &mut Queue) {
+    let Some(own) = &queue.following else { return };
+    let place = hub();
+    let Some(hub) = place.as_ref() else { return };
+    if hub.ledgers.get(&own.key).is_none_or(|ledger| ledger.followed.is_empty() && ledger.news.is_empty()) {
         let _ = queue.epoll.delete(hub.connector.as_raw_fd());
         drop(place);
         queue.following = None;
     }
-    news
 }
 
 /// Takes the news that another kqueue's thread has read.

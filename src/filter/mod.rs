@@ -19,6 +19,7 @@ pub(crate) mod libkqueue;
 pub(crate) mod nested;
 pub(crate) mod procdesc;
 pub(crate) mod process;
+pub(crate) mod processes;
 pub(crate) mod read;
 pub(crate) mod rebuild;
 pub(crate) mod timer;
@@ -221,7 +222,7 @@ pub(crate) struct Queue {
     pub(crate) crowded: bool,
     pub(crate) growth: Option<growth::Subscription>,
     letters: Option<Arc<letters::LetterBox>>,
-    watches: process::Watches,
+    watches: processes::Watches,
     following: Option<following::Subscription>,
     pub(crate) find_kqueue: FindKqueue,
     /// Counts the rounds in which ready knotes are looked at.
@@ -246,7 +247,7 @@ impl Queue {
             timers: timers::Timers::default(),
             growth: None,
             letters: None,
-            watches: process::Watches::default(),
+            watches: processes::Watches::default(),
             following: None,
             find_kqueue,
             scan: 1,

@@ -9,7 +9,7 @@
 //! ready; those first reports of edge entries are dropped. Then the old set is drained,
 //! which holds every edge until now; later ones come through the new set.
 
-use super::{Queue, growth, process, timers, token};
+use super::{Queue, growth, processes, timers, token};
 use crate::errno::Result;
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{self, BATCH, Epoll, Events, Patience};
@@ -33,7 +33,7 @@ pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Resul
     timers::expire(queue, Clock::Monotonic);
     timers::expire(queue, Clock::Realtime);
     growth::collect(queue);
-    process::look(queue);
+    processes::look(queue);
     queue.fds.orphaned = false;
 }
 
@@ -59,7 +59,7 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
     enter_own(&new)?;
     queue.timers.enter(&new)?;
     growth::enter(queue, &new)?;
-    process::enter(queue, &new)?;
+    processes::enter(queue, &new)?;
     for set in 1..super::fd::SETS {
         if let Some(nested) = queue.fds.nested(set) {
             new.add(nested.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;

@@ -13,7 +13,7 @@ use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
 use crate::debug::{self, Named};
 use crate::errno::{Errno, Result};
-use crate::filter::{self, Facts, Fate, Outcome, Queue, growth, process, timers, token};
+use crate::filter::{self, Facts, Fate, Outcome, Queue, growth, processes, timers, token};
 use crate::knote::{Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
@@ -179,12 +179,12 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             token::WAKE => {
                 state.queue.waker.taken();
                 state.queue.take_letters();
-                process::take_news(&mut state.queue);
+                processes::take_news(&mut state.queue);
             }
             token::TIMER_MONOTONIC => timers::expire(&mut state.queue, Clock::Monotonic),
             token::TIMER_REALTIME => timers::expire(&mut state.queue, Clock::Realtime),
             token::GROWTH => growth::collect(&mut state.queue),
-            token::PROCESSES => process::collect(&mut state.queue),
+            token::PROCESSES => processes::collect(&mut state.queue),
             token if token & token::KNOTE == token::KNOTE => state.queue.reported(token & !token::KNOTE),
             token if token & token::SOURCE != 0 => absorb_set(&mut state.queue, token - token::SETS),
             token => filter::fd::report(&mut state.queue, token, 0, mask),
