@@ -7,14 +7,14 @@
 
 #![allow(unsafe_code)]
 
-use super::fd;
+use super::register;
 use crate::errno::{Errno, Result};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;
 
 /// The locks between `prepare` and its counterpart.
-struct Held(UnsafeCell<Option<fd::ForkGuards>>);
+struct Held(UnsafeCell<Option<register::ForkGuards>>);
 
 // SAFETY: only touched by the thread that holds the lock whose guard is inside.
 unsafe impl Sync for Held {}
@@ -23,7 +23,7 @@ static HELD: Held = Held(UnsafeCell::new(None));
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn prepare() {
-    let guards = fd::lock_for_fork();
+    let guards = register::lock_for_fork();
     // SAFETY: we hold the lock that guards this cell.
     unsafe { *HELD.0.get() = Some(guards) };
 }
@@ -34,14 +34,14 @@ extern "C" fn parent() {
 }
 
 extern "C" fn child() {
-    fd::close_all_in_child();
+    register::close_all_in_child();
     parent();
 }
 
 /// Installs the handlers, once in the life of the process (children inherit them).
 /// ENOMEM.
 pub(crate) fn install() -> Result<()> {
-    let _creating = fd::creating();
+    let _creating = register::creating();
     if REGISTERED.load(Ordering::Relaxed) {
         return Ok(());
     }
@@ -73,7 +73,7 @@ impl<T: Default> PerProcess<T> {
 
     /// This process's own.
     pub(crate) fn get(&self) -> &T {
-        let generation = fd::generation();
+        let generation = register::generation();
         let fresh = || Box::new(Node { generation, value: T::default(), next: OnceBox::new() });
         let mut node = self.first.get_or_init(fresh);
         while node.generation != generation {

@@ -99,13 +99,16 @@ pub(crate) fn spare_realtime() -> libc::c_int {
 }
 
 fn has_default_action(signal: libc::c_int) -> bool {
+    action(signal).is_some_and(|action| action.sa_sigaction == libc::SIG_DFL)
+}
+
+/// What the process does on `signal`; `None` for libc's own.
+fn action(signal: libc::c_int) -> Option<libc::sigaction> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: asks only; `action` has room.
-    if unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) } != 0 {
-        return false;
-    }
-    // SAFETY: filled in by the successful call.
-    unsafe { action.assume_init() }.sa_sigaction == libc::SIG_DFL
+    let failed = unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) } != 0;
+    // SAFETY: zeroed, or filled in by the successful call.
+    (!failed).then(|| unsafe { action.assume_init() })
 }
 
 /// signalfd(2) on the monitor's signals, made and read by the monitor thread itself:
@@ -150,16 +153,33 @@ impl SignalFd {
     }
 }
 
-/// Whether the process has any handler installed, so that EINTR can mean that one ran.
-///
-/// epoll_wait(2) also fails with EINTR after SIGSTOP/SIGCONT and for signals that are
-/// ignored after all, where a BSD sleeps on. libc's own two signals do not count.
-pub(crate) fn handlers_installed() -> bool {
+/// Whether the process has a handler installed, so that what disturbed a sleeping thread
+/// was one. libc's own two signals, for cancellation and setuid, do not count.
+pub(super) fn handlers_installed() -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/thread-self/status") else {
         return true;
     };
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let caught = caught.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    // Signals 32 and 33 are bits 31 and 32: cancellation and setuid in libc.
+    // Signals 32 and 33 are bits 31 and 32.
     caught.is_none_or(|bits| bits & !(0b11 << 31) != 0)
+}
+
+/// Whether a handler can have run without a trace on the calling thread's stack: on an
+/// alternate one, for a signal that is sent and not of the thread's own making.
+pub(super) fn handlers_elsewhere() -> bool {
+    const OWN_MAKING: [libc::c_int; 6] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
+    let mut stack = MaybeUninit::<libc::stack_t>::zeroed();
+    // SAFETY: asks only; `stack` has room.
+    if unsafe { libc::sigaltstack(core::ptr::null(), stack.as_mut_ptr()) } != 0 {
+        return true;
+    }
+    // SAFETY: filled in by the successful call.
+    if unsafe { stack.assume_init() }.ss_flags & libc::SS_DISABLE != 0 {
+        return false;
+    }
+    (1..=libc::SIGRTMAX()).filter(|signal| !OWN_MAKING.contains(signal)).filter_map(action).any(|action| {
+        action.sa_flags & libc::SA_ONSTACK != 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
+    })
 }
