@@ -145,6 +145,7 @@ CHECK(exit_of_a_process_that_is_no_child_has_its_status)
 	int p[2], go[2], kq = kqueue(), status;
 	pid_t parent, pid = 0;
 	char c;
+	need_pidfd();
 	OK(pipe2(p, O_CLOEXEC) == 0 && pipe2(go, O_CLOEXEC) == 0);
 	if ((parent = fork()) == 0) {
 		close(go[1]);
@@ -174,6 +175,7 @@ CHECK(zombie_of_somebody_else_has_its_status)
 {
 	int p[2], kq = kqueue();
 	pid_t parent, pid = 0;
+	need_pidfd();
 	OK(pipe2(p, O_CLOEXEC) == 0);
 	if ((parent = fork()) == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -201,6 +203,7 @@ CHECK(parent_can_be_watched)
 	int p[2], go[2], watched;
 	pid_t middle;
 	char c;
+	need_pidfd();
 	OK(pipe2(p, O_CLOEXEC) == 0 && pipe2(go, O_CLOEXEC) == 0);
 	if ((middle = fork()) == 0) {
 		pid_t own = getpid();
@@ -288,6 +291,7 @@ CHECK(thread_is_no_process)
 	int pipes[4], kq = kqueue();
 	pthread_t t;
 	char c;
+	need_pidfd();
 	OK(pipe2(pipes, O_CLOEXEC) == 0 && pipe2(pipes + 2, O_CLOEXEC) == 0);
 	pthread_create(&t, NULL, tell_number, pipes);
 	EQ(read(pipes[0], &c, 1), 1);

@@ -12,6 +12,7 @@ static void many_children(int n, int p[2])
 {
 	int i;
 	char c;
+	need_pidfd();
 	OK(pipe2(p, O_CLOEXEC) == 0);
 	for (i = 0; i < n; i++) {
 		if ((pids[i] = fork()) == 0) {

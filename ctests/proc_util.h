@@ -7,6 +7,21 @@
 
 #define WATCH(kq, pid, fflags) EQ(change(kq, (uintptr_t)(pid), EVFILT_PROC, EV_ADD, fflags, 0, NULL), 0)
 
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+/* pidfds are what everything here stands on. */
+__attribute__((unused))
+static void need_pidfd(void)
+{
+	int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	if (fd < 0 && errno == ENOSYS)
+		SKIP("no pidfd_open here (Linux 5.3)");
+	if (fd >= 0)
+		close(fd);
+}
+
 /* A child obeys one letter after the other, and ends when no more can come. */
 struct child { pid_t pid; int orders, answers; };
 
@@ -114,6 +129,7 @@ static struct child child(void)
 {
 	struct child c, me;
 	int orders[2], answers[2];
+	need_pidfd();
 	OK(pipe2(orders, O_CLOEXEC) == 0);
 	OK(pipe2(answers, O_CLOEXEC) == 0);
 	OK((c.pid = fork()) >= 0);
@@ -190,6 +206,7 @@ static struct kevent proc_one_of(int kq, int line)
 __attribute__((unused))
 static void need_connector(int kq)
 {
+	need_pidfd();
 	if (change(kq, (uintptr_t)getpid(), EVFILT_PROC, EV_ADD, NOTE_FORK, 0, NULL) != 0) {
 		EQ(errno, ENOTSUP);
 		SKIP("the process connector is silent here (not in the first pid and user namespace)");

@@ -1,15 +1,9 @@
 /* EVFILT_PROCDESC: the end of a process by its pidfd. */
 #include "proc_util.h"
 
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
-
 static int pidfd_of(pid_t pid)
 {
 	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (fd < 0 && errno == ENOSYS)
-		SKIP("no pidfd_open (Linux 5.3)");
 	OK(fd >= 0);
 	return fd;
 }
@@ -258,6 +252,7 @@ CHECK(process_that_is_no_child_has_its_status)
 {
 	int p[2];
 	pid_t parent, pid = 0;
+	need_pidfd();
 	OK(pipe2(p, O_CLOEXEC) == 0);
 	if ((parent = fork()) == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
