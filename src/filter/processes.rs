@@ -71,10 +71,18 @@ fn is_shortage(errno: Errno) -> bool {
 /// asked for; ENOTSUP: only the connector could tell, and it is silent here; EMFILE, ENFILE,
 /// ENOMEM, ENOSPC.
 pub(super) fn start(queue: &mut Queue, slot: Slot) -> Result<()> {
-    match watch(queue, slot) {
-        Err(errno) if is_shortage(errno) && make_room(queue) => watch(queue, slot),
-        other => other,
+    let shortage = match watch(queue, slot) {
+        Err(errno) if is_shortage(errno) => errno,
+        other => return other,
+    };
+    if !make_room(queue) {
+        return Err(shortage);
     }
+    watch(queue, slot).map_err(|errno| {
+        queue.watches.crowded = false;
+        // It was not the connector that was asked for.
+        if errno == Errno::ENOTSUP { shortage } else { errno }
+    })
 }
 
 /// What is `wanted` of the connector has changed. As for [`start`].
@@ -91,15 +99,26 @@ fn watch(queue: &mut Queue, slot: Slot) -> Result<()> {
     queue.watches.by_slot.insert(slot, Watched::default());
     // Following comes first, so that nothing falls between.
     let followed = follow(queue, slot, knote.fflags & BY_CONNECTOR);
-    let watched = followed.and_then(|()| PidFd::open(pid)).and_then(|pidfd| {
-        if knote.fflags & NOTE_EXIT == 0 && pidfd::has_ended(pidfd.as_raw_fd()) {
-            return Err(Errno::ESRCH);
-        }
-        if queue.watches.crowded {
+    let watched = followed.and_then(|()| match PidFd::open(pid) {
+        Ok(pidfd) if knote.fflags & NOTE_EXIT == 0 && pidfd::has_ended(pidfd.as_raw_fd()) => Err(Errno::ESRCH),
+        Ok(pidfd) if queue.watches.crowded => {
             end_if_over(queue, slot, &pidfd);
-            return Ok(());
+            Ok(())
         }
-        keep(queue, slot, pidfd)
+        Ok(pidfd) => keep(queue, slot, pidfd),
+        Err(errno) if is_shortage(errno) && queue.watches.crowded => {
+            if !pidfd::exists(pid) {
+                return Err(Errno::ESRCH);
+            }
+            // A child may be a zombie already. A stranger's end is heard of if it is yet to come.
+            match pidfd::status_of_child(pid) {
+                Ok(Some(_)) if knote.fflags & NOTE_EXIT == 0 => return Err(Errno::ESRCH),
+                Ok(Some(status)) => end(queue, slot, status),
+                _ => {}
+            }
+            Ok(())
+        }
+        Err(errno) => Err(errno),
     });
     watched.inspect_err(|_| release(queue, slot))
 }
@@ -127,13 +146,12 @@ fn keep(queue: &mut Queue, slot: Slot, pidfd: PidFd) -> Result<()> {
     Ok(())
 }
 
-/// Descriptors have run out: gives the pidfds of the kqueue back, and has the connector tell
-/// of the ends. False if that cannot be.
+/// Descriptors have run out: gives the pidfds of the kqueue back, if it has any, and has the
+/// connector tell of the ends. False if that cannot be.
 fn make_room(queue: &mut Queue) -> bool {
     let with_pidfd = |(&slot, watched): (&Slot, &Watched)| watched.pidfd.is_some().then_some(slot);
     let slots: Vec<Slot> = queue.watches.by_slot.iter().filter_map(with_pidfd).collect();
-    let Some(&first) = slots.first() else { return false };
-    if queue.following.is_none() {
+    if let (None, Some(&first)) = (&queue.following, slots.first()) {
         // The connector's socket needs a descriptor too.
         queue.watches.by_slot.entry(first).or_default().pidfd = None;
     }

@@ -180,7 +180,10 @@ impl Connector {
         })
     }
 
-    /// Calls `each` with the body of every message of one batch.
+    /// Calls `each` with the body of every message of one batch. Never inlined: its buffers
+    /// would make the stack of callers that read nothing some pages deeper, and each page
+    /// touched after a fork is copied.
+    #[inline(never)]
     fn receive(&self, each: &mut impl FnMut(&[u8])) -> Read {
         let mut buffers = [[0u8; ROOM]; BATCH];
         let mut parts =

@@ -45,6 +45,15 @@ pub(crate) fn has_ended(pidfd: RawFd) -> bool {
     fd::poll_now(pidfd, libc::POLLIN) & libc::POLLIN != 0
 }
 
+/// Whether a process has this number, as far as it can be told without a descriptor.
+pub(crate) fn exists(pid: libc::pid_t) -> bool {
+    let (pid, signal) = (libc::c_long::from(pid), 0 as libc::c_long);
+    // SAFETY: touches no memory; signal 0 is not sent. A thread's number is no process'.
+    let asked = number(unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, signal) } as libc::c_int);
+    // EPERM: it may not be sent one.
+    !matches!(asked, Err(Errno::ESRCH | Errno::EINVAL))
+}
+
 /// Whether `fd` is a pidfd, of the program's or anybody's. EBADF.
 pub(crate) fn is_pidfd(fd: RawFd) -> Result<bool> {
     // No device is asked what it may take for an order.
