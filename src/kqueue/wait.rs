@@ -272,7 +272,9 @@ fn rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
     }
 }
 
-/// Reads a nested set that reported itself.
+/// Reads a nested set that reported itself. Never inlined: it needs a stack page of its own,
+/// and after a fork each page that is touched is copied.
+#[inline(never)]
 fn absorb_set(queue: &mut Queue, set: u64) {
     let Ok(set) = usize::try_from(set) else { return };
     let mut events = Events::new();
