@@ -16,13 +16,14 @@
 use super::{Queue, token};
 use crate::abi::{NOTE_EXEC, NOTE_FORK, NOTE_TRACK, NOTE_TRACKERR};
 use crate::errno::{Errno, Result};
+use crate::sync::{Guard, Mutex};
 use crate::sys::connector::{Connector, Event, Read};
 use crate::sys::epoll::{self, Epoll};
 use crate::sys::eventfd::Waker;
 use crate::sys::fork::PerProcess;
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// A kqueue's part in the connector.
 pub(crate) struct Subscription {
@@ -81,8 +82,8 @@ struct Hub {
 
 static HUB: PerProcess<Mutex<Option<Hub>>> = PerProcess::new();
 
-fn hub() -> MutexGuard<'static, Option<Hub>> {
-    HUB.get().lock().unwrap_or_else(PoisonError::into_inner)
+fn hub() -> Guard<'static, Option<Hub>> {
+    HUB.get().lock()
 }
 
 impl Hub {
