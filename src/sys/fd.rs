@@ -8,7 +8,7 @@
 
 use super::register::{self, Note};
 pub(crate) use super::register::{creating, generation};
-use super::{number, retry};
+use super::{ask_twice, number, retry};
 use crate::errno::Result;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -110,7 +110,7 @@ pub(crate) fn status_flags(fd: RawFd) -> Result<libc::c_int> {
 pub(crate) fn poll_now(fd: RawFd, events: i16) -> i16 {
     let mut one = libc::pollfd { fd, events, revents: 0 };
     // SAFETY: one valid pollfd; a zero timeout never sleeps.
-    let polled = retry(|| number(unsafe { libc::poll(&raw mut one, 1, 0) }));
+    let polled = ask_twice(|| retry(|| number(unsafe { libc::poll(&raw mut one, 1, 0) })));
     if polled.is_ok() { one.revents } else { 0 }
 }
 

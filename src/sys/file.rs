@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{number, zero};
+use super::{ask_twice, number, zero};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 fn fstat(fd: RawFd) -> Result<libc::stat> {
     let mut stat = MaybeUninit::uninit();
     // SAFETY: `stat` has room for the answer.
-    zero(unsafe { libc::fstat(fd, stat.as_mut_ptr()) })?;
+    ask_twice(|| zero(unsafe { libc::fstat(fd, stat.as_mut_ptr()) }))?;
     // SAFETY: filled in by the successful call.
     Ok(unsafe { stat.assume_init() })
 }

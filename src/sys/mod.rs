@@ -53,3 +53,12 @@ fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
         }
     }
 }
+
+/// Asks once more what failed for want of memory or room in the kernel, where that must not
+/// be taken for an answer.
+pub(crate) fn ask_twice<T>(mut question: impl FnMut() -> Result<T>) -> Result<T> {
+    match question() {
+        Err(Errno::ENOMEM | Errno::ENOSPC) => question(),
+        answer => answer,
+    }
+}

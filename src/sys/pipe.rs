@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::fd::{self, Fd};
-use super::{file, zero};
+use super::{count, file, retry, zero};
 use crate::errno::{Errno, Result};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -98,7 +98,9 @@ impl Held {
         }
         let mut bytes = [0u8; 16];
         // SAFETY: the buffer is valid; O_NONBLOCK keeps the read from sleeping.
-        unsafe { libc::read(user, bytes.as_mut_ptr().cast(), bytes.len()) };
+        let mut read = || count(unsafe { libc::read(user, bytes.as_mut_ptr().cast(), bytes.len()) } as libc::c_long);
+        // EAGAIN: no byte is in it.
+        let _ = retry(&mut read);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::fd::Fd;
-use super::{count, number};
+use super::{count, number, retry};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
 use libc::c_long;
@@ -62,10 +62,11 @@ pub(super) fn write_byte_without_sigpipe(fd: RawFd) -> Result<()> {
     let (pipe, vectors, own_position, flags): (c_long, c_long, c_long, c_long) =
         (fd.into(), 1, -1, RWF_NOSIGNAL.into());
     // SAFETY: one valid vector, only read from; every argument has a register's width.
-    let ret =
-        unsafe { libc::syscall(libc::SYS_pwritev2, pipe, &raw const iov, vectors, own_position, own_position, flags) };
-    match count(ret) {
-        Err(Errno::ENOTSUP | Errno::EINVAL | Errno::ENOSYS) => write_byte_masked(fd),
+    let write = || unsafe {
+        libc::syscall(libc::SYS_pwritev2, pipe, &raw const iov, vectors, own_position, own_position, flags)
+    };
+    match retry(|| count(write())) {
+        Err(Errno::ENOTSUP | Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => write_byte_masked(fd),
         other => other.map(|_| ()),
     }
 }
@@ -80,8 +81,8 @@ fn write_byte_masked(fd: RawFd) -> Result<()> {
     let was_pending = unsafe { libc::sigismember(&raw const pending, libc::SIGPIPE) } == 1;
     let old = block(&pipe);
     // SAFETY: one byte from a valid buffer.
-    let ret = unsafe { libc::write(fd, [1u8].as_ptr().cast(), 1) };
-    let result = count(ret as c_long).map(|_| ());
+    let write = || unsafe { libc::write(fd, [1u8].as_ptr().cast(), 1) };
+    let result = retry(|| count(write() as c_long)).map(|_| ());
     if result.is_err() && !was_pending {
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: valid set and timeout; no siginfo is asked for.
