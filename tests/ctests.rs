@@ -59,6 +59,10 @@ ctests! {
     life_process
     life_races
     life_signals
+    proc_exit
+    proc_fork
+    proc_races
+    procdesc
     user_timer_life
     user_timer_timer
     user_timer_user

@@ -7,6 +7,7 @@
 //! `ffi` switches cancellation off for the call; `sleep` alone switches it on.
 
 pub(crate) mod clock;
+pub(crate) mod connector;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod fd;
@@ -16,6 +17,7 @@ pub(crate) mod inotify;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netlink;
+pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod process;
 mod raw;
