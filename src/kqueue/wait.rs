@@ -297,7 +297,8 @@ fn absorb_set(queue: &mut Queue, set: u64) {
 }
 
 /// Hands out what is ready, and fetches more from epoll for as long as there is room and
-/// epoll has more.
+/// epoll has more. Level entries come again and again: a batch that brings no new event is
+/// the last, or the last but a few if there is none at all yet.
 fn hand_out_all(
     kqueue: &Arc<Kqueue>,
     state: &mut State,
@@ -305,7 +306,8 @@ fn hand_out_all(
     out: &mut Output<Kevent>,
     round: &mut Round,
 ) -> Result<()> {
-    for _ in 0..LOOKS {
+    let mut empty = 0;
+    while empty < LOOKS {
         let before = out.len();
         if let Err(errno) = hand_out(&mut state.queue, out, &mut round.level) {
             return if out.len() > 0 { Ok(()) } else { Err(errno) };
@@ -314,6 +316,7 @@ fn hand_out_all(
         if !round.more || out.room() == 0 || out.len() > 0 && !progress {
             return Ok(());
         }
+        empty += usize::from(!progress);
         let max = most(out.room());
         if kqueue.epoll.look(found, max).is_err() {
             return Ok(());
