@@ -143,7 +143,7 @@ own_descriptors() {
 
 # Checks that meet valgrind itself: it reserves descriptors below the limit, keeps its own
 # open, runs many times slower, lacks epoll_pwait2, and makes calls that life_faults would fail.
-NOT_VALGRIND='64_descriptors|without_free_descriptors|descriptor_each|very_first_kqueue|first_kqueue |leaves?_no_descriptor_of_ours|not_rounded_up|absolute_and_a_relative|take_no_memory|no_room_for_signals|among_busy_threads|^cost|^life_faults|^life_limits|^life_races'
+NOT_VALGRIND='64_descriptors|without_free_descriptors|descriptor_each|very_first_kqueue|first_kqueue |leaves?_no_descriptor_of_ours|not_rounded_up|absolute_and_a_relative|take_no_memory|block_every_signal|among_busy_threads|^cost|^life_faults|^life_limits|^life_races'
 
 part_valgrind() {
 	command -v valgrind >/dev/null || { echo "soak valgrind: skipped, not installed"; return; }
@@ -154,8 +154,8 @@ part_valgrind() {
 }
 
 # A sanitizer's allocator takes locks that a child forked among busy threads finds locked, its
-# memory grows, and its own calls would be failed by life_faults.
-NOT_SANITIZED='among_busy_threads|under_contention|^life_faults|take_no_memory|leave_nothing|exit_at_any_point'
+# memory grows, its own calls would be failed by life_faults, and it stops sleepers by ptrace.
+NOT_SANITIZED='among_busy_threads|sleepers_alone|under_contention|^life_faults|take_no_memory|leave_no_memory|leave_nothing|exit_at_any_point|exit_with_sleepers'
 
 # The library and the checks under a sanitizer: $1 part, $2 its name and more for rustc,
 # $3 the same for gcc, $4 what stands before each program.
