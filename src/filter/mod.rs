@@ -18,6 +18,8 @@ pub(crate) mod libkqueue;
 pub(crate) mod nested;
 pub(crate) mod read;
 pub(crate) mod rebuild;
+pub(crate) mod signal;
+pub(crate) mod signals;
 pub(crate) mod timer;
 pub(crate) mod timers;
 pub(crate) mod user;
@@ -25,7 +27,9 @@ pub(crate) mod watched;
 pub(crate) mod write;
 
 use crate::abi::{EVFILT_EMPTY, EVFILT_SYSCOUNT};
-use crate::abi::{EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent};
+use crate::abi::{
+    EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_SIGNAL, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent,
+};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knotes, NONE, Slot};
 use crate::sys::clock::Clock;
@@ -121,6 +125,7 @@ static ROWS: [Option<&dyn Filter>; 19] = {
     let mut rows: [Option<&dyn Filter>; 19] = [None; 19];
     rows[row_of(EVFILT_READ)] = Some(&read::Read);
     rows[row_of(EVFILT_WRITE)] = Some(&write::Write);
+    rows[row_of(EVFILT_SIGNAL)] = Some(&signal::Signal);
     rows[row_of(EVFILT_TIMER)] = Some(&timer::Timer);
     rows[row_of(EVFILT_USER)] = Some(&user::User);
     rows[row_of(EVFILT_LIBKQUEUE)] = Some(&libkqueue::LibKqueue);
@@ -179,6 +184,8 @@ pub(crate) mod token {
     pub(crate) const TIMER_REALTIME: u64 = SOURCE | 2;
     /// The process's inotify instance.
     pub(crate) const GROWTH: u64 = SOURCE | 3;
+    /// The signalfd: a watched signal became pending.
+    pub(crate) const SIGNALS: u64 = SOURCE | 5;
     /// The sets nested in the kqueue's own, from number 1 on.
     pub(crate) const SETS: u64 = SOURCE | 16;
 }
@@ -196,6 +203,7 @@ pub(crate) struct Queue {
     pub(crate) crowded: bool,
     pub(crate) growth: Option<growth::Subscription>,
     letters: Option<Arc<letters::LetterBox>>,
+    pub(crate) signals: signals::Signals,
     pub(crate) find_kqueue: FindKqueue,
     /// Counts the rounds in which ready knotes are looked at.
     pub(crate) scan: u32,
@@ -219,6 +227,7 @@ impl Queue {
             timers: timers::Timers::default(),
             growth: None,
             letters: None,
+            signals: signals::Signals::default(),
             find_kqueue,
             scan: 1,
             index: index::Index::default(),

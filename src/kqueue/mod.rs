@@ -19,7 +19,7 @@ mod wait;
 use crate::abi::Kevent;
 use crate::debug;
 use crate::errno::{Errno, Result};
-use crate::filter::{Inner, Queue, token};
+use crate::filter::{Inner, Queue, signals, token};
 use crate::sys::epoll::{Epoll, Patience};
 use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
@@ -337,9 +337,24 @@ impl Kqueue {
         state.tell_watchers(self);
         state.dim_if_empty();
         readable::leave(self, &mut state, number, call);
+        self.expect_signals(&mut state);
         drop(state);
         if pass_on {
             // Without the lock: on one core the woken thread would run into it.
+            self.waker.wake();
+        }
+    }
+}
+
+impl Kqueue {
+    /// Has signals wake the kqueue if anybody is there to be woken.
+    fn expect_signals(&self, state: &mut State) {
+        if state.sleepers == 0 && self.watchers() == 0 && state.readable.mark != readable::Mark::Armed {
+            return signals::expect_no_more(&mut state.queue);
+        }
+        let before = state.queue.knotes.ready();
+        signals::expect(&mut state.queue);
+        if state.queue.knotes.ready() > before {
             self.waker.wake();
         }
     }

@@ -13,12 +13,12 @@ use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
 use crate::debug::{self, Named};
 use crate::errno::{Errno, Result};
-use crate::filter::{self, Facts, Fate, Outcome, Queue, growth, timers, token};
+use crate::filter::{self, Facts, Fate, Outcome, Queue, growth, signals, timers, token};
 use crate::knote::{Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
 use crate::sys::memory::Output;
-use crate::sys::signal;
+use crate::sys::signal::Sleep;
 use parking_lot::MutexGuard;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -32,11 +32,13 @@ pub(super) fn collect(
     patience: Patience,
 ) -> Result<usize> {
     let mut round = Round::new(patience);
+    signals::begin(&mut state.queue);
     let result = loop {
         if let Err(errno) = wait(kqueue, &mut state, number, out.room(), &mut round) {
             break Err(errno);
         }
         match hand_out_all(kqueue, &mut state, out, &mut round) {
+            Ok(()) if out.len() == 0 && round.interrupted => break Err(Errno::EINTR),
             Ok(()) if out.len() == 0 && !round.is_over() => {}
             Ok(()) => break Ok(out.len()),
             Err(errno) => break Err(errno),
@@ -63,6 +65,8 @@ struct Round {
     /// A level event went out whose condition may well still hold.
     level: bool,
     over: bool,
+    /// A handler of the program's ended the sleep: without an event that is EINTR.
+    interrupted: bool,
 }
 
 impl Round {
@@ -71,7 +75,7 @@ impl Round {
             Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
             _ => 0,
         };
-        Round { patience, deadline, events: Events::new(), more: false, level: false, over: false }
+        Round { patience, deadline, events: Events::new(), more: false, level: false, over: false, interrupted: false }
     }
 
     /// What is left of the patience. Once it has run out the next wait is the last.
@@ -97,6 +101,7 @@ fn wait(kqueue: &Arc<Kqueue>, state: &mut Locked<'_>, number: RawFd, room: usize
     state.queue.scan = state.queue.scan.wrapping_add(1);
     let max = room.saturating_add(1).min(BATCH);
     let patience = round.left();
+    signals::gather(&mut state.queue);
     let waited = if state.queue.knotes.ready() > 0 || matches!(patience, Patience::None) {
         kqueue.epoll.wait(&mut round.events, max, Patience::None)
     } else {
@@ -106,14 +111,19 @@ fn wait(kqueue: &Arc<Kqueue>, state: &mut Locked<'_>, number: RawFd, room: usize
         return Err(Errno::EBADF);
     }
     match waited {
-        // Sleeping was interrupted, but no handler can have run: sleep on.
-        Err(Errno::EINTR) if !signal::handlers_installed() => return Ok(()),
+        // A signal is noted before its handler runs, so its event may be here. Without event
+        // and handler the sleep goes on.
+        Err(Errno::EINTR) => {
+            round.more = false;
+            signals::gather(&mut state.queue);
+            return Ok(());
+        }
         Err(errno) => return Err(errno),
         Ok(()) => {}
     }
     round.more = round.events.len() == max;
     absorb(kqueue, state, &round.events)?;
-    if round.more && edge_waits(&state.queue, room) {
+    if round.more && edge_waits(&state.queue, room) || signals::take_echo(&mut state.queue) {
         merge_edges(kqueue, state, round)?;
     }
     // A close may be hidden behind events there was no room for.
@@ -160,8 +170,15 @@ fn sleep(
     state.dim_if_empty();
     state.queue.timers.arm();
     state.sleepers += 1;
-    let events = &mut round.events;
-    let waited = MutexGuard::unlocked(state, || kqueue.epoll.wait(events, max, patience));
+    signals::before_sleep(&mut state.queue);
+    // A signal may have come before this kqueue wanted to be woken.
+    let patience = if state.queue.knotes.ready() > 0 { Patience::None } else { patience };
+    let asleep = Sleep::begin();
+    let waited = MutexGuard::unlocked(state, || {
+        let waited = kqueue.epoll.wait(&mut round.events, max, patience);
+        round.interrupted = waited == Err(Errno::EINTR) && asleep.was_interrupted_by_program();
+        waited
+    });
     state.sleepers -= 1;
     state.queue.scan = state.queue.scan.wrapping_add(1);
     waited
@@ -179,9 +196,11 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             token::WAKE => {
                 state.queue.waker.taken();
                 state.queue.take_letters();
+                signals::gather(&mut state.queue);
             }
             token::TIMER_MONOTONIC => timers::expire(&mut state.queue, Clock::Monotonic),
             token::TIMER_REALTIME => timers::expire(&mut state.queue, Clock::Realtime),
+            token::SIGNALS => signals::take(&mut state.queue),
             token::GROWTH => growth::collect(&mut state.queue),
             token if token & token::SOURCE != 0 => absorb_set(&mut state.queue, token - token::SETS),
             token => filter::fd::report(&mut state.queue, token, 0, mask),

@@ -6,15 +6,18 @@
 //! which hand it on. Whatever runs inside `kevent()` is no cancellation point because
 //! `ffi` switches cancellation off for the call.
 
+pub(crate) mod bells;
 pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod fd;
 pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod hook;
 pub(crate) mod inotify;
 pub(crate) mod memory;
 pub(crate) mod netlink;
+pub(crate) mod pending;
 pub(crate) mod pipe;
 pub(crate) mod process;
 pub(crate) mod signal;

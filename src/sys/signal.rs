@@ -1,13 +1,14 @@
-//! The few things about signals the engine needs: writing without SIGPIPE, choosing
-//! the monitor's realtime signal, reading it from a signalfd, and telling whether an
-//! interrupted wait can have been interrupted by a handler.
+//! The few things about signals the engine needs: masks, writing without SIGPIPE, choosing
+//! the monitor's realtime signal, signalfds, and telling whether an interrupted wait can
+//! have been interrupted by a handler of the program's.
 
 #![allow(unsafe_code)]
 
 use super::fd::Fd;
-use super::{count, number};
+use super::{count, hook, number};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU64, Ordering};
 use libc::c_long;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -39,20 +40,40 @@ fn block(set: &libc::sigset_t) -> libc::sigset_t {
     old
 }
 
-fn restore(old: &libc::sigset_t) {
+pub(super) fn restore(old: &libc::sigset_t) {
     // SAFETY: `old` is a mask this thread had before.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old, core::ptr::null_mut()) };
 }
 
-/// Runs `f` with every signal blocked, as a thread to be created in it inherits.
-pub(crate) fn with_all_blocked<T>(f: impl FnOnce() -> T) -> T {
+/// Blocks every signal in this thread and returns the mask from before.
+pub(super) fn block_all() -> libc::sigset_t {
     let mut all = empty_set();
     // SAFETY: `all` is valid.
     unsafe { libc::sigfillset(&raw mut all) };
-    let old = block(&all);
+    block(&all)
+}
+
+/// Runs `f` with every signal blocked, as a thread to be created in it inherits.
+/// Async-signal-safe as far as `f` is.
+pub(crate) fn with_all_blocked<T>(f: impl FnOnce() -> T) -> T {
+    let old = block_all();
     let value = f();
     restore(&old);
     value
+}
+
+/// A set as the kernel has it, bit 0 being signal 1.
+pub(super) fn mask_of(set: &libc::sigset_t) -> u64 {
+    // SAFETY: libc's sets begin with the kernel's 64 bits and are longer.
+    unsafe { (&raw const *set).cast::<u64>().read_unaligned() }
+}
+
+/// libc's set of a mask of the kernel's.
+pub(super) fn set_from(mask: u64) -> libc::sigset_t {
+    let mut set = empty_set();
+    // SAFETY: as in `mask_of`.
+    unsafe { (&raw mut set).cast::<u64>().write_unaligned(mask) };
+    set
 }
 
 /// Writes one byte to a pipe; EPIPE comes as a value and never as a signal.
@@ -134,6 +155,13 @@ impl SignalFd {
         SignalFd::new(signals)
     }
 
+    /// Tells of the signals in `mask` from now on.
+    pub(crate) fn retune(&self, mask: u64) -> Result<()> {
+        let set = set_from(mask);
+        // SAFETY: `set` is valid; the descriptor is a signalfd.
+        number(unsafe { libc::signalfd(self.0.as_raw_fd(), &raw const set, 0) }).map(|_| ())
+    }
+
     /// The next pending signal: its number and, for F_SETSIG's, the descriptor it is
     /// about. `None` when there is no more.
     pub(crate) fn take(&self) -> Option<(libc::c_int, RawFd)> {
@@ -150,16 +178,95 @@ impl SignalFd {
     }
 }
 
+/// libc's own two signals, 32 and 33: cancellation and setuid.
+pub(super) const LIBCS_OWN: u64 = 0b11 << 31;
+
 /// Whether the process has any handler installed, so that EINTR can mean that one ran.
+/// `all_hooked`: no signal that comes to the hook can have been it.
 ///
 /// epoll_wait(2) also fails with EINTR after SIGSTOP/SIGCONT and for signals that are
-/// ignored after all, where a BSD sleeps on. libc's own two signals do not count.
-pub(crate) fn handlers_installed() -> bool {
-    let Ok(status) = std::fs::read_to_string("/proc/thread-self/status") else {
+/// ignored after all, where a BSD sleeps on.
+fn handlers_installed(all_hooked: bool) -> bool {
+    let mut text = [0; super::pending::STATUS_SIZE];
+    let Some(status) = super::pending::Status::read("/proc/thread-self/status", &mut text) else {
         return true;
     };
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    // Signals 32 and 33 are bits 31 and 32: cancellation and setuid in libc.
-    caught.is_none_or(|bits| bits & !(0b11 << 31) != 0)
+    let caught = status.mask("SigCgt:");
+    caught.is_none_or(|bits| bits & !LIBCS_OWN & !hook::hooked(!all_hooked) != 0)
+}
+
+/// The thread-specific value that counts what the hook did in this thread: below, times
+/// nothing of the program's ran; above, times a handler did. Plus one, so that null means
+/// that the thread does not count. Not a thread-local of Rust's: the first use of one may
+/// allocate, and the hook may be that first use.
+static COUNTS: AtomicU64 = AtomicU64::new(0);
+
+const HANDLER: usize = 1 << (usize::BITS / 2);
+
+fn counts_key() -> Option<libc::pthread_key_t> {
+    // Keys count from 0, so they are kept plus one.
+    let key = COUNTS.load(Ordering::Relaxed).checked_sub(1)?;
+    libc::pthread_key_t::try_from(key).ok()
+}
+
+/// Has threads that sleep count from now on. ENOMEM: there is no key left.
+pub(crate) fn count_interruptions() -> Result<()> {
+    if counts_key().is_some() {
+        return Ok(());
+    }
+    let mut key = 0;
+    // SAFETY: `key` has room; there is no destructor.
+    if unsafe { libc::pthread_key_create(&raw mut key, None) } != 0 {
+        return Err(Errno::ENOMEM);
+    }
+    let mine = u64::from(key) + 1;
+    if COUNTS.compare_exchange(0, mine, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        // SAFETY: made above, and nobody else has seen it.
+        unsafe { libc::pthread_key_delete(key) };
+    }
+    Ok(())
+}
+
+fn counts(key: libc::pthread_key_t) -> usize {
+    // SAFETY: the key was made and is never deleted.
+    unsafe { libc::pthread_getspecific(key) as usize }
+}
+
+fn set_counts(key: libc::pthread_key_t, value: usize) {
+    // SAFETY: as above; the value is no pointer to anything.
+    unsafe { libc::pthread_setspecific(key, value as *const libc::c_void) };
+}
+
+/// The hook ran in this thread, and the program's handler is about to, or there is none.
+/// In a thread that counts, so that storing the value allocates nothing.
+pub(super) fn note_interruption(handler: bool) {
+    if let Some(key) = counts_key()
+        && let old @ 1.. = counts(key)
+    {
+        set_counts(key, old.wrapping_add(if handler { HANDLER } else { 1 }));
+    }
+}
+
+/// What [`Sleep::was_interrupted_by_program`] compares with.
+pub(crate) struct Sleep(usize);
+
+impl Sleep {
+    /// Before a sleep.
+    pub(crate) fn begin() -> Sleep {
+        let Some(key) = counts_key() else { return Sleep(0) };
+        if counts(key) == 0 {
+            set_counts(key, 1);
+        }
+        Sleep(counts(key))
+    }
+
+    /// After EINTR: whether a handler of the program's has run, or can have.
+    pub(crate) fn was_interrupted_by_program(&self) -> bool {
+        let now = counts_key().map_or(0, counts);
+        match self.0 {
+            0 => handlers_installed(false),
+            before if now == before => handlers_installed(true),
+            before => now / HANDLER != before / HANDLER,
+        }
+    }
 }
