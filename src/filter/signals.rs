@@ -91,9 +91,7 @@ pub(super) fn watch(queue: &mut Queue, slot: Slot) -> Result<u32> {
     own.knotes[place] = (slot, 0);
     hook::watch(number);
     // What is pending already was sent before.
-    if pending::begin(mask) {
-        own.echo |= pending::look(mask);
-    }
+    own.echo |= pending::begin(mask);
     Ok(hook::sent(number))
 }
 
@@ -149,9 +147,7 @@ pub(crate) fn begin(queue: &mut Queue) {
     if !hook::is_in_front() {
         hook::compare(own.mask);
     }
-    if pending::begin(own.mask) {
-        own.echo |= pending::look(own.mask);
-    }
+    own.echo |= pending::begin(own.mask);
     gather(queue);
 }
 

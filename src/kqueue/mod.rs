@@ -370,7 +370,9 @@ impl Inner for Kqueue {
             return (0, 0);
         }
         let mut state = self.state.lock();
+        signals::expect(&mut state.queue);
         wait::look(&self, &mut state);
+        readable::after_look(&self, &mut state);
         let pending = state.queue.knotes.ready();
         state.queue.timers.arm();
         // Looking took the events out of the epoll. The one who asks knows now; a thread

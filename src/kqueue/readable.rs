@@ -178,6 +178,13 @@ fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
     state.tell_watchers(kqueue);
 }
 
+/// Somebody else's look has taken out of E what the monitor would have been told of.
+pub(super) fn after_look(kqueue: &Kqueue, state: &mut State) {
+    if state.readable.mark == Mark::Armed && state.queue.knotes.ready() > 0 {
+        fire(kqueue, state);
+    }
+}
+
 fn clear_if_empty(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd) {
     if fd::poll_now(kqueue.epoll.as_raw_fd(), libc::POLLIN) != 0 {
         look(kqueue, state);

@@ -83,13 +83,11 @@ fn pending(mask: u64) -> u64 {
     set & mask & !signal::LIBCS_OWN
 }
 
-/// A call of the program's begins. True: something is there that [`look`] shall look at, of
-/// which no signalfd may have told this thread.
+/// A call of the program's begins: looks without having been told. A signalfd's edge can be
+/// lost, for what is pending for one thread alone does not show to another that polls.
 pub(crate) fn begin(mask: u64) -> bool {
     LOOKED.set(false);
-    let pending = pending(mask);
-    HELD.set(HELD.get() & (pending | !mask));
-    pending & !HELD.get() != 0
+    look(mask)
 }
 
 /// Counts the signals of `mask` that are pending because every thread blocks them. True:
