@@ -1,5 +1,6 @@
 /* Queues in queues: under threads, under numbers used again, and watched in each mode. */
 #include "net.h"
+#include <sys/resource.h>
 #include <sched.h>
 
 /* NUMBER is higher than what a check opens by itself; SOON is how long, in ns, races last. */
@@ -259,6 +260,61 @@ CHECK(an_orphan_in_a_queue_that_was_watched_once_costs_no_cpu)
 	OK(close(in) == 0);
 }
 
+CHECK(an_orphan_in_a_queue_that_is_watched_costs_no_cpu)
+{
+	int in = new_kqueue(), out = new_kqueue(), p[2], other;
+	ADD(out, in, EVFILT_READ, 0);
+	pipe_pair(p);
+	ADD(in, p[0], EVFILT_READ, 0);
+	other = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
+	OK(other >= 0);
+	OK(close(p[0]) == 0);
+	put(p[1], 1);
+	QUIET(out);
+	QUIET(in);
+	QUIET(out);
+	/* The watch goes on. */
+	ADD(in, other, EVFILT_READ, 0);
+	EQ(EVENT(out, in, EVFILT_READ).data, 1);
+	OK(change(in, other, EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
+	NONE(out);
+	user(in, EV_ADD | EV_CLEAR, NOTE_TRIGGER);
+	EQ(EVENT(out, in, EVFILT_READ).data, 1);
+	EQ(ONE(in).filter, EVFILT_USER);
+	OK(change(out, in, EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
+	OK(close(other) == 0);
+	OK(close(p[1]) == 0);
+	OK(close(out) == 0);
+	OK(close(in) == 0);
+}
+
+CHECK(an_orphan_costs_no_cpu_with_no_descriptor_left)
+{
+	int kq = new_kqueue(), p[2], idle[2], other, held[320], n;
+	struct rlimit lim;
+	pipe_pair(p);
+	pipe_pair(idle);
+	ADD(kq, p[0], EVFILT_READ, 0);
+	OK(getrlimit(RLIMIT_NOFILE, &lim) == 0);
+	lim.rlim_cur = 320;
+	OK(setrlimit(RLIMIT_NOFILE, &lim) == 0);
+	other = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
+	OK(other >= 0);
+	OK(close(p[0]) == 0);
+	for (n = 0; n < 320 && (held[n] = fcntl(idle[0], F_DUPFD, 0)) >= 0; n++)
+		;
+	OK(n < 320);
+	put(p[1], 1);
+	QUIET(kq);
+	while (n > 0)
+		OK(close(held[--n]) == 0);
+	OK(close(idle[0]) == 0);
+	OK(close(idle[1]) == 0);
+	OK(close(other) == 0);
+	OK(close(p[1]) == 0);
+	OK(close(kq) == 0);
+}
+
 CHECK(two_cleared_watches_of_one_inner_report_a_trigger_once_each)
 {
 	int in = new_kqueue(), a = new_kqueue(), b = new_kqueue(), i;
@@ -308,6 +364,8 @@ CHECKS(
 	C(enabling_a_dispatched_watch_reports_an_inner_still_ready)
 	C(enabling_a_disabled_watch_reports_an_inner_with_a_ready_pipe)
 	C(an_orphan_in_a_queue_that_was_watched_once_costs_no_cpu)
+	C(an_orphan_in_a_queue_that_is_watched_costs_no_cpu)
+	C(an_orphan_costs_no_cpu_with_no_descriptor_left)
 	C(two_cleared_watches_of_one_inner_report_a_trigger_once_each)
 	C(a_level_watch_is_told_however_often_another_outer_looked)
 );

@@ -281,6 +281,21 @@ CHECK(dup_of_a_queue_is_the_queue) { int kq = kqueue(); copy_works(kq, dup(kq));
 CHECK(f_dupfd_of_a_queue_is_the_queue) { int kq = kqueue(); copy_works(kq, fcntl(kq, F_DUPFD_CLOEXEC, 40)); }
 CHECK(dup2_of_a_queue_is_the_queue) { int kq = kqueue(); copy_works(kq, dup2(kq, 50)); }
 
+CHECK(a_call_right_after_dup2_collects_from_the_other_queue)
+{
+	int i;
+	for (i = 0; i < 200; i++) {
+		int a = kqueue(), b = kqueue();
+		USER_ADD(a, 1);
+		USER_ADD(b, 2);
+		EQ(TRIGGER(a, 1), 0);
+		OK(dup2(a, b) == b);
+		EQ(ONE(b).ident, 1);
+		close(a);
+		close(b);
+	}
+}
+
 CHECK(dup2_of_one_queue_over_another_ends_the_other)
 {
 	int a = kqueue(), b = kqueue();
@@ -426,6 +441,7 @@ CHECKS(
 	C(dup_of_a_queue_is_the_queue)
 	C(f_dupfd_of_a_queue_is_the_queue)
 	C(dup2_of_a_queue_is_the_queue)
+	C(a_call_right_after_dup2_collects_from_the_other_queue)
 	C(dup2_of_one_queue_over_another_ends_the_other)
 	C(the_descriptor_is_a_fifo_that_cannot_be_read_or_written)
 	C(close_frees_every_descriptor_of_a_busy_queue)

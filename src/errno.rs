@@ -38,6 +38,11 @@ impl Errno {
         Errno(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
     }
 
+    /// The error in a system call's bare return value, its negative.
+    pub(crate) fn of_kernel(ret: i64) -> Errno {
+        Errno(c_int::try_from(-ret).unwrap_or(libc::EIO))
+    }
+
     /// The number as C knows it.
     pub(crate) fn raw(self) -> c_int {
         self.0

@@ -1,7 +1,8 @@
 //! The exported C functions: pointers and counts in, one number and errno out.
 //!
 //! Rules for all of them: errno is set exactly when -1 is returned and otherwise left
-//! alone; pthread cancellation is off for the time of the call; a panic never leaves (the
+//! alone; pthread cancellation is off for the time of the call, but for the sleeps of a
+//! `kevent()` that may be cancelled; a panic never leaves (the
 //! product is built with panic=abort, and `extern "C"` aborts in any case). Pointers are
 //! not trusted: a bad one is EFAULT.
 
@@ -12,9 +13,13 @@ mod signal;
 use crate::abi::{KQUEUE_CLOEXEC, kevent};
 use crate::debug;
 use crate::errno::{Errno, Result};
-use crate::sys::epoll::Patience;
-use crate::sys::memory::{self, Input, Output};
+use crate::kqueue::{Progress, Request, Sleeper};
+use crate::sys::epoll::Events;
+use crate::sys::memory::{Input, Output};
+use crate::sys::sleep::{self, Nap, OnCancel};
 use crate::sys::thread::Guarded;
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use libc::{c_int, c_uint, timespec};
 
 /// Runs one call with errno and cancellation as the rules above say.
@@ -54,7 +59,8 @@ pub extern "C" fn kqueuex(flags: c_uint) -> c_int {
 /// Applies changes to a kqueue and collects events from it. kevent(2).
 ///
 /// Returns the number of entries written to `eventlist`, or -1 and errno: EBADF, EFAULT,
-/// EINTR, EINVAL, ENOENT, ENOMEM, and what a change was refused with.
+/// EINTR, EINVAL, ENOENT, ENOMEM, and what a change was refused with. With `nevents` above
+/// 0 it is a cancellation point: before it does anything, and asleep if there are no changes.
 ///
 /// # Safety
 /// Mapped memory behind `changelist` must hold `nchanges` structures; behind `eventlist`
@@ -68,17 +74,133 @@ pub unsafe extern "C" fn kevent(
     nevents: c_int,
     timeout: *const timespec,
 ) -> c_int {
-    enter(|| {
-        let nchanges = usize::try_from(nchanges).map_err(|_| Errno::EINVAL)?;
-        let nevents = usize::try_from(nevents).map_err(|_| Errno::EINVAL)?;
-        // SAFETY: the caller's promise; every address is checked when it is used.
-        let changes = unsafe { Input::new(changelist, nchanges) };
+    // Cancellation unwinds this frame: it owns nothing.
+    if nevents > 0 {
+        sleep::cancellation_point();
+    }
+    let mut found = Events::new();
+    let mut call = MaybeUninit::<Call>::uninit();
+    let (call, found) = (call.as_mut_ptr(), &raw mut found);
+    let lists = Lists { changelist, nchanges, eventlist, nevents, timeout };
+    // SAFETY: the caller's promise; both live as long as this frame.
+    let mut status = unsafe { begin(call, found, kq, &raw const lists) };
+    while status == ASLEEP {
+        // SAFETY: the call was filled in and its thread is to sleep.
+        unsafe { doze(call) };
         // SAFETY: as above.
-        let mut events = unsafe { Output::new(eventlist, nevents) };
-        let result = crate::kqueue::kevent(kq, changes, &mut events, || patience(timeout));
-        debug::trace("kevent", format_args!("kq={kq} nchanges={nchanges} nevents={nevents} -> {result:?}"));
-        result.and_then(|count| c_int::try_from(count).map_err(|_| Errno::EINVAL))
-    })
+        status = unsafe { go_on(call) };
+    }
+    status
+}
+
+/// [`kevent`]'s arguments, but for the first.
+struct Lists {
+    changelist: *const kevent,
+    nchanges: c_int,
+    eventlist: *mut kevent,
+    nevents: c_int,
+    timeout: *const timespec,
+}
+
+/// A call of [`kevent`] that may sleep. It is never dropped as a whole, since cancellation
+/// would skip that.
+#[repr(C)]
+struct Call {
+    /// First: the cleanup handler finds the call by its address.
+    nap: Nap,
+    guard: Guarded,
+    request: Request,
+    events: Output<kevent>,
+    found: *mut Events,
+    /// Who sleeps; there while the status is [`ASLEEP`].
+    sleeper: MaybeUninit<Sleeper>,
+}
+
+/// The status of a call whose thread is to sleep.
+const ASLEEP: c_int = -2;
+
+/// A call up to its first sleep.
+///
+/// # Safety
+/// As for [`kevent`]; `call` and `found` are the caller's to lend.
+unsafe extern "C" fn begin(call: *mut Call, found: *mut Events, kq: c_int, lists: *const Lists) -> c_int {
+    let guard = Guarded::enter();
+    // SAFETY: the caller's promise.
+    let lists = unsafe { &*lists };
+    let (Ok(nchanges), Ok(nevents)) = (usize::try_from(lists.nchanges), usize::try_from(lists.nevents)) else {
+        guard.leave(Some(Errno::EINVAL));
+        return -1;
+    };
+    // SAFETY: the caller's promise; every address is checked when it is used.
+    let changes = unsafe { Input::new(lists.changelist, nchanges) };
+    // SAFETY: as above.
+    let timeout = unsafe { Input::new(lists.timeout, usize::from(!lists.timeout.is_null())) };
+    // SAFETY: as above.
+    let mut events = unsafe { Output::new(lists.eventlist, nevents) };
+    let request = Request { number: kq, changes, timeout };
+    // SAFETY: the caller's promise.
+    let progress = crate::kqueue::kevent(&request, unsafe { &mut *found }, &mut events);
+    let (nap, sleeper) = (Nap::none(), MaybeUninit::uninit());
+    let kept = Call { nap, guard, request, events, found, sleeper };
+    // SAFETY: the caller's promise.
+    let call = unsafe { &mut *call.cast::<MaybeUninit<Call>>() }.write(kept);
+    proceed(call, progress)
+}
+
+/// Sleeps, and if it has no changes to its credit, cancellably.
+///
+/// # Safety
+/// The call's thread is to sleep, and no frame up to the program's owns anything.
+unsafe extern "C" fn doze(call: *mut Call) {
+    // SAFETY: the caller's promise.
+    let lent = unsafe { &mut *call };
+    let cancellable = lent.guard.is_cancellable() && lent.request.changes.len() == 0;
+    let on_cancel = cancellable.then_some(OnCancel(cancelled));
+    // SAFETY: the nap is the call's first field.
+    unsafe { sleep::sleep(call.cast(), lent.found, on_cancel) };
+}
+
+/// Goes on after a sleep.
+///
+/// # Safety
+/// The call's thread has slept.
+unsafe extern "C" fn go_on(call: *mut Call) -> c_int {
+    // SAFETY: the caller's promise.
+    let call = unsafe { &mut *call };
+    // SAFETY: lent for the whole call.
+    let found = unsafe { &mut *call.found };
+    let waited = call.nap.result(found);
+    // SAFETY: it is there while the call sleeps, and taken once.
+    let sleeper = unsafe { call.sleeper.assume_init_read() };
+    let progress = sleeper.wake_up(&call.request, waited, found, &mut call.events);
+    proceed(call, progress)
+}
+
+/// What the program is told, or the preparations for a sleep.
+fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
+    let result = match progress {
+        Ok(Progress::Sleep(sleeper)) => {
+            call.nap = sleeper.nap(call.events.room());
+            call.sleeper.write(sleeper);
+            return ASLEEP;
+        }
+        Ok(Progress::Done(count)) => c_int::try_from(count).map_err(|_| Errno::EINVAL),
+        Err(errno) => Err(errno),
+    };
+    let (kq, nchanges, room) = (call.request.number, call.request.changes.len(), call.events.room());
+    debug::trace("kevent", format_args!("kq={kq} nchanges={nchanges} room={room} -> {result:?}"));
+    call.guard.leave(result.err());
+    result.unwrap_or(-1)
+}
+
+/// The thread of a call was cancelled in its sleep, and ends.
+extern "C" fn cancelled(call: *mut c_void) {
+    // SAFETY: a call whose thread sleeps.
+    let call = unsafe { &mut *call.cast::<Call>() };
+    // SAFETY: it is there while the call sleeps, and taken once.
+    let sleeper = unsafe { call.sleeper.assume_init_read() };
+    // SAFETY: lent for the whole call.
+    sleeper.give_up(unsafe { &*call.found });
 }
 
 /// Returns once every kqueue whose descriptor is closed has been freed.
@@ -88,21 +210,4 @@ pub extern "C" fn libkqueue_drain_pending_close() {
         crate::kqueue::drain_pending_close();
         Ok(0)
     });
-}
-
-/// What a timeout allows. EFAULT; EINVAL for what is no time.
-fn patience(timeout: *const timespec) -> Result<Patience> {
-    if timeout.is_null() {
-        return Ok(Patience::Forever);
-    }
-    // SAFETY: plain integers; the address is checked.
-    let timeout = unsafe { memory::copy_in(timeout) }?;
-    let seconds = u64::try_from(timeout.tv_sec).map_err(|_| Errno::EINVAL)?;
-    let nanos = u64::try_from(timeout.tv_nsec).ok().filter(|&ns| ns < 1_000_000_000).ok_or(Errno::EINVAL)?;
-    match (seconds, nanos) {
-        (0, 0) => Ok(Patience::None),
-        // As in FreeBSD: longer than 68 years is for ever.
-        (seconds, _) if seconds > i32::MAX.unsigned_abs().into() => Ok(Patience::Forever),
-        (seconds, nanos) => Ok(Patience::Nanos(seconds * 1_000_000_000 + nanos)),
-    }
 }

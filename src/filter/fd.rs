@@ -395,6 +395,21 @@ pub(super) fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
     Ok(())
 }
 
+/// Enters a watched kqueue anew whose epoll was replaced: with the old one it fell out of
+/// the sets.
+pub(super) fn refresh(queue: &mut Queue, fd: RawFd) {
+    if !queue.fds.kqueues.get_mut(&fd).is_some_and(super::watched::Watched::was_renewed) {
+        return;
+    }
+    let target = target(queue, fd);
+    for set in 0..SETS {
+        let (wanted, token) = (queue.fds.entry(fd).map_or(0, |entry| entry.armed[set]), queue.fds.token(fd, set));
+        if wanted != 0 {
+            let _ = with_set(queue, set, |epoll| epoll.add(target, wanted, token));
+        }
+    }
+}
+
 /// Removes a knote whose file is gone, without asking epoll for anything.
 pub(super) fn abandon(queue: &mut Queue, slot: Slot) {
     let knote = queue.knotes[slot];

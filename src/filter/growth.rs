@@ -53,7 +53,7 @@ pub(super) fn watch(queue: &mut Queue, slot: Slot, fd: RawFd) -> Result<i32> {
             epoll.add(hub.inotify.as_raw_fd(), epoll::IN | epoll::ET, token::GROWTH)?;
             hub.subscribers += 1;
         }
-        let letters = subscription.get_or_insert(Subscription { letters }).letters.clone();
+        let letters = subscription.get_or_insert_with(|| Subscription { letters }).letters.clone();
         let watch = hub.inotify.watch_writes(fd)?;
         hub.watches.entry(watch).or_default().push(Reader { letters, name });
         Ok(watch)

@@ -160,8 +160,10 @@ pub(crate) trait Inner: Send + Sync {
     fn inode(&self) -> u64;
     /// How many events are pending in it, and a number that changes with each new one.
     fn pending(self: Arc<Self>) -> (usize, u32);
-    /// One watcher more, or less: while there are any its own events wake its epoll.
-    fn watched(&self, by: i32);
+    /// Those who watch it.
+    fn watchers(&self) -> &watched::Watchers;
+    /// One watcher more: while there are any its own events wake its epoll.
+    fn watch(&self, watcher: watched::Watcher);
 }
 
 /// Finds the kqueue a number names, if it does.

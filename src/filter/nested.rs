@@ -33,7 +33,8 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot, inner: Arc<dyn Inner>) -> Re
         return Err(Errno::EINVAL);
     }
     queue.forget(number);
-    queue.fds.kqueues.insert(number, Watched::new(&inner));
+    let watched = Watched::new(&inner, queue.letter_box(), queue.knotes.name(slot));
+    queue.fds.kqueues.insert(number, watched);
     queue.fds.set_kind(number, Kind::Kqueue);
     queue.knotes[slot].row = ROW_NESTED;
     queue.knotes[slot].fflags = UNTOLD;
@@ -43,6 +44,12 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot, inner: Arc<dyn Inner>) -> Re
 fn inner(queue: &Queue, slot: Slot) -> Option<Arc<dyn Inner>> {
     let number = descriptor(queue.knotes[slot].ident).ok()?;
     queue.fds.kqueues.get(&number)?.kqueue()
+}
+
+fn refresh_knote(queue: &mut Queue, slot: Slot) {
+    if let Ok(number) = descriptor(queue.knotes[slot].ident) {
+        fd::refresh(queue, number);
+    }
 }
 
 impl Filter for Nested {
@@ -66,6 +73,7 @@ impl Filter for Nested {
         if self.is_gone(queue, slot) {
             return Err(Errno::ENOENT);
         }
+        refresh_knote(queue, slot);
         fd::modify(queue, slot, true)?;
         // Its events may stand on its ready list, where epoll does not see them.
         queue.knotes[slot].fflags = UNTOLD;
@@ -75,6 +83,7 @@ impl Filter for Nested {
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
         let gone = self.is_gone(queue, slot);
+        refresh_knote(queue, slot);
         let detached = fd::detach(queue, slot);
         if gone { Err(Errno::ENOENT) } else { detached }
     }
@@ -89,6 +98,7 @@ impl Filter for Nested {
             return Outcome::Gone;
         }
         let Some(inner) = inner(queue, slot) else { return Outcome::Gone };
+        refresh_knote(queue, slot);
         let (pending, version) = inner.pending();
         let knote = &mut queue.knotes[slot];
         knote.data = version as isize;

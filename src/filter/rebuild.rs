@@ -12,37 +12,36 @@
 use super::{Queue, growth, signals, timers, token};
 use crate::errno::Result;
 use crate::sys::clock::Clock;
-use crate::sys::epoll::{self, BATCH, Epoll, Events, Patience};
-use crate::sys::fd;
+use crate::sys::epoll::{self, BATCH, Epoll, Events};
 use std::os::fd::{AsRawFd, RawFd};
 
 /// Batches taken from an old set at most; its level entries come again in each.
 const ROUNDS: usize = 64;
 
 /// Replaces the sets of `queue`. `enter_own` puts what belongs to the kqueue itself into
-/// the fresh own set. Threads that sleep in the old one wake and go over to it. If there
-/// is no descriptor or memory for it the orphan stays until the next try.
-pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) {
+/// the fresh own set. Threads that sleep in the old one wake and go over to it; true: those
+/// who watch it have to enter it anew. If there is no memory for it the orphan stays until
+/// the next try.
+pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) -> bool {
     queue.fds.orphaned = false;
+    let inner: Vec<RawFd> = queue.fds.kqueues.keys().copied().collect();
+    for number in inner {
+        super::fd::refresh(queue, number);
+    }
     for set in (1..super::fd::SETS).rev() {
         if queue.fds.nested(set).is_some() {
             let _ = renew_nested(queue, set);
         }
     }
-    let _ = renew_own(queue, enter_own);
-    timers::expire(queue, Clock::Monotonic);
-    timers::expire(queue, Clock::Realtime);
-    growth::collect(queue);
+    let renewed = renew_own(queue, enter_own).is_ok();
+    let _ = epoll::fill_reserve();
+    look_at_sources(queue);
     queue.fds.orphaned = false;
-}
-
-fn fresh() -> Result<Epoll> {
-    let _creating = fd::creating();
-    Epoll::new()
+    renewed
 }
 
 fn renew_nested(queue: &mut Queue, set: usize) -> Result<()> {
-    let new = fresh()?;
+    let new = Epoll::new_or_reserve()?;
     queue.epoll.add(new.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;
     refill(queue, set, &new);
     discard_first_reports(queue, set, &new);
@@ -54,7 +53,7 @@ fn renew_nested(queue: &mut Queue, set: usize) -> Result<()> {
 }
 
 fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) -> Result<()> {
-    let new = fresh()?;
+    let new = Epoll::new_or_reserve()?;
     enter_own(&new)?;
     queue.timers.enter(&new)?;
     growth::enter(queue, &new)?;
@@ -72,6 +71,29 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
     old.replace(new)?;
     queue.waker.renewed();
     Ok(())
+}
+
+/// Has epoll report everything that is ready once more: reports went lost with a thread.
+pub(crate) fn ask_anew(queue: &mut Queue) {
+    let own = queue.epoll.clone();
+    for set in 0..super::fd::SETS {
+        for (number, armed, token) in queue.fds.armed(set) {
+            let target = super::fd::target(queue, number);
+            if let Some(epoll) = if set == 0 { Some(&*own) } else { queue.fds.nested(set) } {
+                let _ = epoll.modify(target, armed, token);
+            }
+        }
+    }
+    queue.waker.taken();
+    queue.waker.wake();
+    look_at_sources(queue);
+}
+
+/// Looks at whatever stands in the epoll and is no descriptor of the program's.
+fn look_at_sources(queue: &mut Queue) {
+    timers::expire(queue, Clock::Monotonic);
+    timers::expire(queue, Clock::Realtime);
+    growth::collect(queue);
 }
 
 /// Enters every descriptor of a set whose file still is the one it had.
@@ -94,7 +116,7 @@ fn refill(queue: &mut Queue, set: usize, new: &Epoll) {
 fn discard_first_reports(queue: &mut Queue, set: usize, new: &Epoll) {
     let mut events = Events::new();
     for _ in 0..ROUNDS {
-        if new.wait(&mut events, BATCH, Patience::None).is_err() {
+        if new.look(&mut events, BATCH).is_err() {
             return;
         }
         for (token, mask) in events.iter().filter(|(token, _)| token & token::SOURCE == 0) {
@@ -112,7 +134,7 @@ fn discard_first_reports(queue: &mut Queue, set: usize, new: &Epoll) {
 fn drain(queue: &mut Queue, set: usize, old: &Epoll) {
     let mut events = Events::new();
     for _ in 0..ROUNDS {
-        if old.wait(&mut events, BATCH, Patience::None).is_err() {
+        if old.look(&mut events, BATCH).is_err() {
             return;
         }
         for (token, mask) in events.iter().filter(|(token, _)| token & token::SOURCE == 0) {

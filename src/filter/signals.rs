@@ -129,15 +129,18 @@ pub(super) fn reported(queue: &mut Queue, slot: Slot) {
     }
 }
 
-/// Queues the knotes whose signals were sent.
-pub(crate) fn gather(queue: &mut Queue) {
-    let Some(own) = queue.signals.0.as_deref() else { return };
+/// Queues the knotes whose signals were sent. True: there are some that may be handed out.
+pub(crate) fn gather(queue: &mut Queue) -> bool {
+    let Some(own) = queue.signals.0.as_deref() else { return false };
+    let mut some = false;
     for number in hook::members(own.mask) {
         let (slot, _) = own.knotes[number.unsigned_abs() as usize - 1];
         if queue.knotes[slot].own != hook::sent(number) {
             queue.knotes.activate(slot);
+            some |= queue.knotes[slot].is_enabled();
         }
     }
+    some
 }
 
 /// A call that collects begins: looks at what nothing told of. Where the program's changes

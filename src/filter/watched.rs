@@ -1,33 +1,101 @@
-//! A kqueue that another one watches, as the watcher keeps it.
+//! A kqueue that another one watches, as the watcher keeps it, and its watchers, as it
+//! keeps them.
 
 use super::Inner;
+use super::letters::LetterBox;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::os::fd::RawFd;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Who watches: a knote, reached by letter.
+#[derive(Clone)]
+pub(crate) struct Watcher {
+    letters: Arc<LetterBox>,
+    name: u64,
+}
+
+/// The watchers of a kqueue.
+#[derive(Default)]
+pub(crate) struct Watchers {
+    all: Mutex<Vec<Watcher>>,
+    count: AtomicUsize,
+    /// How often the kqueue's epoll was replaced, which takes it out of its watchers'.
+    renewals: AtomicU32,
+}
+
+impl Watchers {
+    fn all(&self) -> MutexGuard<'_, Vec<Watcher>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn enter(&self, watcher: Watcher) {
+        let mut all = self.all();
+        all.push(watcher);
+        self.count.store(all.len(), Ordering::Relaxed);
+    }
+
+    fn leave(&self, watcher: &Watcher) {
+        let mut all = self.all();
+        all.retain(|other| other.name != watcher.name || !Arc::ptr_eq(&other.letters, &watcher.letters));
+        self.count.store(all.len(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        self.count() > 0
+    }
+
+    /// The kqueue's epoll was replaced: everybody has to enter it anew.
+    pub(crate) fn renewed(&self) {
+        self.renewals.fetch_add(1, Ordering::AcqRel);
+        for watcher in self.all().iter() {
+            watcher.letters.drop_in(watcher.name);
+            watcher.letters.wake();
+        }
+    }
+}
 
 /// The watched kqueue. It is told that it is watched, and not kept alive.
-pub(crate) struct Watched(Weak<dyn Inner>);
+pub(crate) struct Watched {
+    inner: Weak<dyn Inner>,
+    watcher: Watcher,
+    /// Its epoll's renewals when it was entered last.
+    renewals: u32,
+}
 
 impl Watched {
-    pub(super) fn new(kqueue: &Arc<dyn Inner>) -> Watched {
-        kqueue.watched(1);
-        Watched(Arc::downgrade(kqueue))
+    pub(super) fn new(kqueue: &Arc<dyn Inner>, letters: Arc<LetterBox>, name: u64) -> Watched {
+        let watcher = Watcher { letters, name };
+        let renewals = kqueue.watchers().renewals.load(Ordering::Acquire);
+        kqueue.watch(watcher.clone());
+        Watched { inner: Arc::downgrade(kqueue), watcher, renewals }
     }
 
     /// The kqueue, unless it is gone.
     pub(super) fn kqueue(&self) -> Option<Arc<dyn Inner>> {
-        self.0.upgrade()
+        self.inner.upgrade()
     }
 
     /// The descriptor that stands for it in epoll; -1 once it is gone.
     pub(super) fn target(&self) -> RawFd {
         self.kqueue().map_or(-1, |kqueue| kqueue.epoll())
     }
+
+    /// Whether its epoll was replaced since this was asked last.
+    pub(super) fn was_renewed(&mut self) -> bool {
+        let Some(kqueue) = self.kqueue() else { return false };
+        let now = kqueue.watchers().renewals.load(Ordering::Acquire);
+        core::mem::replace(&mut self.renewals, now) != now
+    }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
         if let Some(kqueue) = self.kqueue() {
-            kqueue.watched(-1);
+            kqueue.watchers().leave(&self.watcher);
         }
     }
 }

@@ -19,8 +19,9 @@ mod wait;
 use crate::abi::Kevent;
 use crate::debug;
 use crate::errno::{Errno, Result};
+use crate::filter::watched::{Watcher, Watchers};
 use crate::filter::{Inner, Queue, signals, token};
-use crate::sys::epoll::{Epoll, Patience};
+use crate::sys::epoll::{Epoll, Events, Patience};
 use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
 use crate::sys::file;
@@ -28,7 +29,8 @@ use crate::sys::fork::{self, PerProcess};
 use crate::sys::memory::{Input, Output};
 use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
-use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use crate::sys::sleep::Nap;
+use core::sync::atomic::{AtomicBool, Ordering};
 use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
 use std::os::fd::{AsRawFd, RawFd};
@@ -58,7 +60,7 @@ pub(crate) struct Kqueue {
     waker: Arc<Waker>,
     held: Held,
     /// Kqueues that watch this one. Outside the lock: a watcher holds its own.
-    watchers: AtomicI32,
+    watchers: Watchers,
     /// It is known under more numbers than one, so that each use of a number is checked.
     aliased: AtomicBool,
     numbers: std::sync::Mutex<Vec<(RawFd, UserEnd)>>,
@@ -108,43 +110,39 @@ pub(crate) fn create() -> Result<RawFd> {
             reap();
             try_create()
         }
-        Err(Errno::EBADF | Errno::EINVAL | Errno::EPERM) => {
-            // The program has closed the monitor's own descriptors.
-            process().monitor.abandon();
-            try_create()
-        }
         other => other,
     }
 }
 
 fn try_create() -> Result<RawFd> {
     let process = process();
-    let post = process.monitor.ensure()?;
-    let (user, kqueue) = {
+    let (user, note, held, epoll) = {
         let _creating = fd::creating();
         let (user, held) = pipe::sentinel()?;
-        let epoll = Arc::new(Epoll::new()?);
         let note = UserEnd::new(user.as_raw_fd(), held.inode())?;
-        let number = user.as_raw_fd();
-        let waker = Arc::new(Waker::new(epoll.clone(), post.always_ready(), token::WAKE));
-        let kqueue = Kqueue {
-            state: Mutex::new(State::new(epoll.clone(), waker.clone())),
-            waker,
-            epoll,
-            held,
-            watchers: AtomicI32::new(0),
-            aliased: AtomicBool::new(false),
-            numbers: std::sync::Mutex::new(vec![(number, note)]),
-            monitor: post.clone(),
-            life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
-        };
-        (user, Arc::new(kqueue))
+        (user, note, held, Arc::new(Epoll::new()?))
     };
-    kqueue.held.notify(post.tid(), post.signal())?;
+    // Last of what takes descriptors: if it fails, nothing stays.
+    let post = process.monitor.ensure()?;
+    let waker = Arc::new(Waker::new(epoll.clone(), post.always_ready(), token::WAKE));
+    let kqueue = Arc::new(Kqueue {
+        state: Mutex::new(State::new(epoll.clone(), waker.clone())),
+        waker,
+        epoll,
+        held,
+        watchers: Watchers::default(),
+        aliased: AtomicBool::new(false),
+        numbers: std::sync::Mutex::new(vec![(user.as_raw_fd(), note)]),
+        monitor: post.clone(),
+        life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
+    });
+    kqueue.held.notify(post.tid())?;
     kqueue.epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL)?;
     post.watch(&kqueue.epoll, kqueue.held.as_raw_fd())?;
     let number = pipe::hand_over(user);
-    process.table.note(kqueue.held.as_raw_fd(), kqueue.clone());
+    if let Some(lost) = process.table.note(kqueue.held.as_raw_fd(), kqueue.clone()) {
+        lost.ended();
+    }
     if let Some(evicted) = process.table.enter(number, kqueue)? {
         // Its number was free, so this one was closed and the monitor is yet to hear of it,
         // or it lives on under another number.
@@ -162,6 +160,9 @@ fn reap() {
         if let Some((_, kqueue)) = all.get(index) {
             kqueue.end();
         }
+    }
+    for (_, kqueue) in all.iter().filter(|(_, kqueue)| !kqueue.is_intact()) {
+        kqueue.end();
     }
 }
 
@@ -220,53 +221,130 @@ fn find_inner(number: RawFd) -> Option<Arc<dyn Inner>> {
     (file::inode(number) == Ok(kqueue.held.inode())).then_some(kqueue as Arc<dyn Inner>)
 }
 
-/// kevent(2): applies the changes, then collects events. `timeout` is read when it is
-/// needed. EBADF, EFAULT, EINTR, EINVAL, and what a change is refused with.
-pub(crate) fn kevent(
+/// What a kevent(2) call asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) number: RawFd,
+    pub(crate) changes: Input<Kevent>,
+    /// One, or none; read when it is needed.
+    pub(crate) timeout: Input<libc::timespec>,
+}
+
+impl Request {
+    /// What the timeout allows. EFAULT; EINVAL for what is no time.
+    fn patience(&self) -> Result<Patience> {
+        if self.timeout.len() == 0 {
+            return Ok(Patience::Forever);
+        }
+        let timeout = self.timeout.get(0)?;
+        let seconds = u64::try_from(timeout.tv_sec).map_err(|_| Errno::EINVAL)?;
+        let nanos = u64::try_from(timeout.tv_nsec).ok().filter(|&ns| ns < 1_000_000_000).ok_or(Errno::EINVAL)?;
+        match (seconds, nanos) {
+            (0, 0) => Ok(Patience::None),
+            // As in FreeBSD: longer than 68 years is for ever.
+            (seconds, _) if seconds > i32::MAX.unsigned_abs().into() => Ok(Patience::Forever),
+            (seconds, nanos) => Ok(Patience::Nanos(seconds * 1_000_000_000 + nanos)),
+        }
+    }
+}
+
+/// How far a call has come.
+pub(crate) enum Progress {
+    /// It is over, with so many events handed out.
+    Done(usize),
+    /// The thread has to sleep. That is the caller's part, in frames that own nothing.
+    Sleep(Sleeper),
+}
+
+/// A thread that sleeps in a kqueue, which lives as long.
+pub(crate) struct Sleeper {
+    kqueue: Arc<Kqueue>,
     number: RawFd,
-    changes: Input<Kevent>,
-    events: &mut Output<Kevent>,
-    timeout: impl Fn() -> Result<Patience>,
-) -> Result<usize> {
-    let kqueue = find(number)?;
-    let result = call(&kqueue, number, changes, events, &timeout);
-    if result != Err(Errno::EBADF) || !kqueue.is_closed() {
-        return result;
+    round: wait::Round,
+}
+
+/// kevent(2): applies the changes, then collects events. EBADF, EFAULT, EINTR, EINVAL, and
+/// what a change is refused with.
+pub(crate) fn kevent(request: &Request, found: &mut Events, events: &mut Output<Kevent>) -> Result<Progress> {
+    loop {
+        let kqueue = find(request.number)?;
+        let step = call(&kqueue, request, found, events);
+        if let Some(progress) = progress(kqueue, request, step) {
+            return progress;
+        }
     }
-    // A call that may have slept has seen its own kqueue end.
-    if events.room() > 0 && !matches!(timeout(), Ok(Patience::None)) {
-        return result;
+}
+
+impl Sleeper {
+    /// The wait to make.
+    pub(crate) fn nap(&self, room: usize) -> Nap {
+        Nap::new(self.kqueue.epoll.as_raw_fd(), wait::most(room), self.round.left())
     }
-    // The number may name another kqueue since, by dup2().
-    process().table.leave(number, &kqueue);
-    let other = find(number)?;
-    call(&other, number, changes, events, &timeout)
+
+    /// Goes on after a wait that went as `waited` says.
+    pub(crate) fn wake_up(
+        self,
+        request: &Request,
+        waited: Result<()>,
+        found: &mut Events,
+        events: &mut Output<Kevent>,
+    ) -> Result<Progress> {
+        let slept = self.round.has_slept();
+        let step = wait::wake_up(&self.kqueue, self.number, found, events, self.round, waited);
+        // A thread that slept has seen its own kqueue end, and so has one whose number a new
+        // kqueue has got since.
+        let renamed = || process().table.find(self.number).is_some_and(|there| !Arc::ptr_eq(&there, &self.kqueue));
+        if let Err(errno) = step
+            && (slept || renamed())
+        {
+            return Err(errno);
+        }
+        progress(self.kqueue, request, step).unwrap_or_else(|| kevent(request, found, events))
+    }
+
+    /// The thread was cancelled and does not come back.
+    pub(crate) fn give_up(self, found: &Events) {
+        wait::give_up(&self.kqueue, self.number, found);
+    }
+}
+
+/// What a step means for its call. `None`: the kqueue had ended when the call began, and
+/// the number names another by now, by dup2() or as a new one.
+fn progress(kqueue: Arc<Kqueue>, request: &Request, step: Result<wait::Step>) -> Option<Result<Progress>> {
+    match step {
+        Ok(wait::Step::Done(count)) => Some(Ok(Progress::Done(count))),
+        Ok(wait::Step::Sleep(round)) => Some(Ok(Progress::Sleep(Sleeper { kqueue, number: request.number, round }))),
+        Err(Errno::EBADF) if kqueue.is_closed() => {
+            process().table.leave(request.number, &kqueue);
+            None
+        }
+        Err(errno) => Some(Err(errno)),
+    }
 }
 
 fn call(
     kqueue: &Arc<Kqueue>,
-    number: RawFd,
-    changes: Input<Kevent>,
+    request: &Request,
+    found: &mut Events,
     events: &mut Output<Kevent>,
-    timeout: &impl Fn() -> Result<Patience>,
-) -> Result<usize> {
+) -> Result<wait::Step> {
     let mut state = kqueue.state.lock();
     if kqueue.is_closed() {
         return Err(Errno::EBADF);
     }
-    if changes.len() > 0 {
-        let applied = change::apply_all(kqueue, &mut state, changes, events);
+    if request.changes.len() > 0 {
+        let applied = change::apply_all(kqueue, &mut state, request.changes, events);
         if applied != Ok(change::Next::Collect) || events.len() > 0 || events.room() == 0 {
-            kqueue.leave(state, number, readable::Call::Change);
-            return applied.map(|_| events.len());
+            kqueue.leave(state, request.number, readable::Call::Change);
+            return applied.map(|_| wait::Step::Done(events.len()));
         }
     } else if events.room() == 0 {
-        return Ok(0);
+        return Ok(wait::Step::Done(0));
     }
-    match timeout() {
-        Ok(patience) => wait::collect(kqueue, state, number, events, patience),
+    match request.patience() {
+        Ok(patience) => wait::collect(kqueue, state, request.number, found, events, patience),
         Err(errno) => {
-            kqueue.leave(state, number, readable::Call::Change);
+            kqueue.leave(state, request.number, readable::Call::Change);
             Err(errno)
         }
     }
@@ -291,7 +369,7 @@ impl State {
     fn tell_watchers(&mut self, kqueue: &Kqueue) {
         let news = self.queue.knotes.activations() != self.told;
         self.told = self.queue.knotes.activations();
-        if news && kqueue.watchers() > 0 && self.queue.knotes.ready() > 0 {
+        if news && kqueue.watchers.any() && self.queue.knotes.ready() > 0 {
             kqueue.waker.wake();
         }
     }
@@ -302,10 +380,6 @@ impl Kqueue {
         self.life.closed.load(Ordering::Acquire)
     }
 
-    fn watchers(&self) -> i32 {
-        self.watchers.load(Ordering::Relaxed)
-    }
-
     fn numbers(&self) -> std::sync::MutexGuard<'_, Vec<(RawFd, UserEnd)>> {
         self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -313,18 +387,25 @@ impl Kqueue {
     /// Ends a kqueue the program has closed: its numbers name nothing any more, its sleepers
     /// leave, and the last reference frees it.
     fn end(self: &Arc<Self>) {
-        let table = &process().table;
-        if !table.retire(self.held.as_raw_fd(), self) {
-            return;
-        }
-        self.life.closed.store(true, Ordering::Release);
-        for (number, _) in core::mem::take(&mut *self.numbers()) {
-            table.leave(number, self);
+        if process().table.retire(self.held.as_raw_fd(), self) {
+            self.ended();
         }
     }
 
+    fn ended(self: &Arc<Self>) {
+        self.life.closed.store(true, Ordering::Release);
+        for (number, _) in core::mem::take(&mut *self.numbers()) {
+            process().table.leave(number, self);
+        }
+    }
+
+    /// Whether the program has left it its own descriptors.
+    fn is_intact(&self) -> bool {
+        self.held.is_intact() && self.epoll.is_intact()
+    }
+
     fn end_if_closed(self: &Arc<Self>) {
-        if self.held.is_hung_up() {
+        if self.held.is_hung_up() || !self.is_intact() {
             self.end();
         }
     }
@@ -349,7 +430,7 @@ impl Kqueue {
 impl Kqueue {
     /// Has signals wake the kqueue if anybody is there to be woken.
     fn expect_signals(&self, state: &mut State) {
-        if state.sleepers == 0 && self.watchers() == 0 && state.readable.mark != readable::Mark::Armed {
+        if state.sleepers == 0 && !self.watchers.any() && state.readable.mark != readable::Mark::Armed {
             return signals::expect_no_more(&mut state.queue);
         }
         let before = state.queue.knotes.ready();
@@ -379,7 +460,7 @@ impl Inner for Kqueue {
         // that sleeps has to be woken, and other watchers still have to see it ready.
         let activations = state.queue.knotes.activations();
         state.told = activations;
-        if pending > 0 && self.watchers() > 1 {
+        if pending > 0 && self.watchers.count() > 1 {
             self.waker.light();
         }
         if pending > 0 && state.sleepers > 0 {
@@ -392,11 +473,13 @@ impl Inner for Kqueue {
         self.held.inode()
     }
 
-    fn watched(&self, by: i32) {
-        self.watchers.fetch_add(by, Ordering::Relaxed);
-        if by > 0 {
-            // What is pending already may not show in the epoll.
-            self.waker.wake();
-        }
+    fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
+    fn watch(&self, watcher: Watcher) {
+        self.watchers.enter(watcher);
+        // What is pending already may not show in the epoll.
+        self.waker.wake();
     }
 }

@@ -11,11 +11,11 @@
 use super::{Kqueue, process, readable};
 use crate::errno::{Errno, Result};
 use crate::sys::clock::Clock;
-use crate::sys::epoll::{self, BATCH, Epoll, Events, Patience};
+use crate::sys::epoll::{self, Epoll, Events, Patience};
 use crate::sys::eventfd::AlwaysReady;
-use crate::sys::signal::{self, SignalFd};
+use crate::sys::signal::SignalFd;
 use crate::sys::timerfd::TimerFd;
-use crate::sys::{fd, thread};
+use crate::sys::{fd, register, thread};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
@@ -53,7 +53,6 @@ impl Handshake {
 /// Where the monitor is reached.
 pub(super) struct Post {
     tid: i32,
-    signal: i32,
     epoll: Epoll,
     always_ready: Arc<AlwaysReady>,
     clock: TimerFd,
@@ -76,21 +75,23 @@ fn token(held: RawFd) -> u64 {
 }
 
 impl Monitor {
-    /// Gives up a monitor that cannot be reached any more; the next call starts another.
-    pub(super) fn abandon(&self) {
-        *self.post.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
     /// The running monitor. EMFILE, ENFILE, ENOMEM: it could not be started; the next call
     /// tries again.
     pub(super) fn ensure(&self) -> Result<Arc<Post>> {
         let mut post = self.post.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(post) = post.as_ref() {
+        // One that the program has closed the descriptors of is not to be reached any more.
+        if let Some(post) = post.as_ref().filter(|post| post.is_intact()) {
             return Ok(post.clone());
         }
         // The lock is held: one start at a time, and one answer.
         thread::spawn(c"kqueue-monitor", run)?;
         let started = self.start.wait()?;
+        for (_, kqueue) in process().table.all() {
+            // One of a monitor that was lost, and perhaps lost as well.
+            if !kqueue.is_intact() || kqueue.held.notify(started.tid()).is_err() {
+                kqueue.end();
+            }
+        }
         *post = Some(started.clone());
         Ok(started)
     }
@@ -99,9 +100,8 @@ impl Monitor {
 /// The thread. The signalfd is made here: it tells of the signals of the thread that made it.
 fn run() {
     let start = &process().monitor.start;
-    let signal = signal::spare_realtime();
-    let made =
-        SignalFd::new_locked(&[signal, libc::SIGIO]).and_then(|signals| Ok((Post::new(signal, &signals)?, signals)));
+    let signals = SignalFd::new_locked(&[register::own_signal(), libc::SIGIO]);
+    let made = signals.and_then(|signals| Ok((Post::new(&signals)?, signals)));
     let (post, signals) = match made {
         Ok((post, signals)) => (Arc::new(post), signals),
         Err(errno) => {
@@ -112,7 +112,7 @@ fn run() {
     start.answer(Ok(post.clone()));
     let mut events = Events::new();
     loop {
-        match post.epoll.wait(&mut events, BATCH, Patience::Forever) {
+        match post.epoll.wait(&mut events, Patience::Forever) {
             Ok(()) | Err(Errno::EINTR) => {}
             Err(_) => return,
         }
@@ -135,23 +135,25 @@ fn armed(held: u64) {
 }
 
 impl Post {
-    fn new(signal: i32, signals: &SignalFd) -> Result<Post> {
+    fn new(signals: &SignalFd) -> Result<Post> {
         let clock = TimerFd::new(Clock::Monotonic)?;
-        let _creating = fd::creating();
-        let epoll = Epoll::new()?;
+        let (epoll, always_ready) = {
+            let _creating = fd::creating();
+            (Epoll::new()?, Arc::new(AlwaysReady::new()?))
+        };
         epoll.add(signals.as_raw_fd(), epoll::IN, SIGNALS)?;
         epoll.add(clock.as_raw_fd(), epoll::IN | epoll::ET, TICKS)?;
-        let always_ready = Arc::new(AlwaysReady::new()?);
-        Ok(Post { tid: thread::tid(), signal, epoll, always_ready, clock, ticks: Mutex::default() })
+        epoll::fill_reserve()?;
+        Ok(Post { tid: thread::tid(), epoll, always_ready, clock, ticks: Mutex::default() })
     }
 
-    /// The thread to signal, and with what.
+    /// The thread to signal.
     pub(super) fn tid(&self) -> i32 {
         self.tid
     }
 
-    pub(super) fn signal(&self) -> i32 {
-        self.signal
+    fn is_intact(&self) -> bool {
+        self.epoll.is_intact() && self.always_ready.is_intact()
     }
 
     /// The descriptor whose entry in a kqueue's epoll wakes its sleepers.
@@ -178,7 +180,7 @@ impl Post {
 
     fn take_signals(&self, signals: &SignalFd) {
         while let Some((number, held)) = signals.take() {
-            if number == self.signal {
+            if number == register::own_signal() {
                 if let Some(kqueue) = process().table.by_held(held) {
                     kqueue.end_if_closed();
                 }

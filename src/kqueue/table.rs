@@ -88,9 +88,14 @@ impl<T> Table<T> {
         }
     }
 
-    /// Notes a kqueue by its held end.
-    pub(crate) fn note(&self, held: RawFd, kqueue: Arc<T>) {
-        lock(&self.live).insert(held, kqueue);
+    /// Notes a kqueue by its held end. One that had this number has lost it, as only a
+    /// program can bring about that closes what is not its own: it counts as retired.
+    pub(crate) fn note(&self, held: RawFd, kqueue: Arc<T>) -> Option<Arc<T>> {
+        let lost = lock(&self.live).insert(held, kqueue);
+        if lost.is_some() {
+            *lock(&self.closing) += 1;
+        }
+        lost
     }
 
     /// The live kqueue with this held end.
@@ -172,7 +177,7 @@ mod tests {
     fn a_kqueue_is_retired_once_and_waited_for_until_freed() {
         let table = Table::default();
         let kqueue = Arc::new(1);
-        table.note(9, kqueue.clone());
+        assert!(table.note(9, kqueue.clone()).is_none());
         assert!(table.retire(9, &kqueue));
         assert!(!table.retire(9, &kqueue));
         table.freed();

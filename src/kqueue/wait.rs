@@ -18,33 +18,167 @@ use crate::knote::{Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
 use crate::sys::memory::Output;
-use crate::sys::signal::Sleep;
-use parking_lot::MutexGuard;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-/// Waits as `patience` allows and hands out events.
+/// How far collecting has come.
+pub(super) enum Step {
+    /// Over, with so many events handed out.
+    Done(usize),
+    /// The thread has to sleep as [`Round::left`] said, and then [`wake_up`].
+    Sleep(Round),
+}
+
+/// What one call to collect knows.
+pub(crate) struct Round {
+    patience: Patience,
+    /// When a wait with a time-out ends, ns; 0 before it is needed.
+    deadline: u64,
+    /// When the thread went to sleep first, ns; 0 if it did not.
+    asleep_since: u64,
+    /// What is left of the patience, for the wait at hand.
+    left: Patience,
+    /// epoll may have more to tell than the last wait brought.
+    more: bool,
+    /// A level event went out whose condition may well still hold.
+    level: bool,
+}
+
+impl Round {
+    fn new(patience: Patience) -> Round {
+        let deadline = match patience {
+            Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
+            _ => 0,
+        };
+        Round { patience, deadline, asleep_since: 0, left: patience, more: false, level: false }
+    }
+
+    /// Works out what is left of the patience. Once it has run out the next wait is the last.
+    fn look_at_the_clock(&mut self) {
+        self.left = match self.patience {
+            Patience::Nanos(_) => match self.deadline.saturating_sub(Clock::Monotonic.now()) {
+                0 => Patience::None,
+                ns => Patience::Nanos(ns),
+            },
+            other => other,
+        };
+    }
+
+    /// The time, as of the last look at the clock if that was just now.
+    fn now(&self) -> u64 {
+        match self.left {
+            Patience::Nanos(ns) => self.deadline - ns,
+            _ => Clock::Monotonic.now(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.left, Patience::None)
+    }
+
+    /// How long the thread may sleep.
+    pub(super) fn left(&self) -> Patience {
+        self.left
+    }
+
+    /// Whether the thread was asleep, and did not just find something there already.
+    pub(super) fn has_slept(&self) -> bool {
+        self.asleep_since != 0 && Clock::Monotonic.now().saturating_sub(self.asleep_since) > MOMENT
+    }
+}
+
+/// More than a wait takes that finds something at once, less than a nap that another
+/// thread can have seen, ns.
+const MOMENT: u64 = 300_000;
+
+/// Waits as `patience` allows and hands out events, up to where the thread has to sleep.
 pub(super) fn collect(
     kqueue: &Arc<Kqueue>,
     mut state: Locked<'_>,
     number: RawFd,
+    found: &mut Events,
     out: &mut Output<Kevent>,
     patience: Patience,
-) -> Result<usize> {
-    let mut round = Round::new(patience);
+) -> Result<Step> {
     signals::begin(&mut state.queue);
+    go_on(kqueue, state, number, found, out, Round::new(patience), None)
+}
+
+/// The thread has slept, and `waited` is how that went: takes up what it `found`.
+pub(super) fn wake_up(
+    kqueue: &Arc<Kqueue>,
+    number: RawFd,
+    found: &mut Events,
+    out: &mut Output<Kevent>,
+    round: Round,
+    waited: Result<()>,
+) -> Result<Step> {
+    let mut state = kqueue.state.lock();
+    state.sleepers -= 1;
+    state.queue.scan = state.queue.scan.wrapping_add(1);
+    go_on(kqueue, state, number, found, out, round, Some(waited))
+}
+
+/// The thread was cancelled in its sleep. With it may be lost what epoll had given it:
+/// everything is asked anew.
+pub(super) fn give_up(kqueue: &Arc<Kqueue>, number: RawFd, found: &Events) {
+    let mut state = kqueue.state.lock();
+    state.sleepers -= 1;
+    if found.is_touched() {
+        filter::rebuild::ask_anew(&mut state.queue);
+    }
+    kqueue.leave(state, number, Call::Wait);
+}
+
+fn go_on(
+    kqueue: &Arc<Kqueue>,
+    mut state: Locked<'_>,
+    number: RawFd,
+    found: &mut Events,
+    out: &mut Output<Kevent>,
+    mut round: Round,
+    mut slept: Option<Result<()>>,
+) -> Result<Step> {
     let result = loop {
-        if let Err(errno) = wait(kqueue, &mut state, number, out.room(), &mut round) {
-            break Err(errno);
+        let waited = match slept.take() {
+            Some(waited) => waited,
+            None => {
+                state.queue.scan = state.queue.scan.wrapping_add(1);
+                round.look_at_the_clock();
+                signals::gather(&mut state.queue);
+                if state.queue.knotes.ready() == 0 && !round.is_over() {
+                    signals::before_sleep(&mut state.queue);
+                }
+                if state.queue.knotes.ready() == 0 && !round.is_over() {
+                    fall_asleep(kqueue, &mut state, number, &mut round);
+                    return Ok(Step::Sleep(round));
+                }
+                kqueue.epoll.look(found, most(out.room()))
+            }
+        };
+        let waited = match waited {
+            // A signal is noted before its handler runs: its event comes instead.
+            Err(Errno::EINTR) if signals::gather(&mut state.queue) => {
+                found.set_len(0);
+                Ok(())
+            }
+            // The program has closed the epoll's number.
+            Err(errno) if errno != Errno::EINTR => {
+                kqueue.end();
+                Err(errno)
+            }
+            other => other,
+        };
+        if let Err(errno) = waited.and_then(|()| take_up(kqueue, &mut state, found, out.room(), &mut round)) {
+            break Err(if kqueue.is_closed() { Errno::EBADF } else { errno });
         }
-        match hand_out_all(kqueue, &mut state, out, &mut round) {
-            Ok(()) if out.len() == 0 && round.interrupted => break Err(Errno::EINTR),
+        match hand_out_all(kqueue, &mut state, found, out, &mut round) {
             Ok(()) if out.len() == 0 && !round.is_over() => {}
-            Ok(()) => break Ok(out.len()),
+            Ok(()) => break Ok(Step::Done(out.len())),
             Err(errno) => break Err(errno),
         }
     };
-    let habit = if matches!(patience, Patience::None) { Call::Poll } else { Call::Wait };
+    let habit = if matches!(round.patience, Patience::None) { Call::Poll } else { Call::Wait };
     let call = if round.level || round.more { Call::StillPending(habit.into()) } else { habit };
     if out.len() == 0 && matches!(call, Call::Poll) {
         kqueue.leave(state, number, Call::FoundNothing);
@@ -54,77 +188,32 @@ pub(super) fn collect(
     result
 }
 
-/// What one call to collect knows.
-struct Round {
-    patience: Patience,
-    /// When a wait with a time-out ends, ns; 0 before it is needed.
-    deadline: u64,
-    events: Events,
-    /// epoll may have more to tell than the last wait brought.
-    more: bool,
-    /// A level event went out whose condition may well still hold.
-    level: bool,
-    over: bool,
-    /// A handler of the program's ended the sleep: without an event that is EINTR.
-    interrupted: bool,
+/// How many events to ask epoll for when there is `room`: one more, which tells that there
+/// are more.
+pub(super) fn most(room: usize) -> usize {
+    room.saturating_add(1).min(BATCH)
 }
 
-impl Round {
-    fn new(patience: Patience) -> Round {
-        let deadline = match patience {
-            Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
-            _ => 0,
-        };
-        Round { patience, deadline, events: Events::new(), more: false, level: false, over: false, interrupted: false }
-    }
-
-    /// What is left of the patience. Once it has run out the next wait is the last.
-    fn left(&mut self) -> Patience {
-        let left = match self.patience {
-            Patience::Nanos(_) => match self.deadline.saturating_sub(Clock::Monotonic.now()) {
-                0 => Patience::None,
-                ns => Patience::Nanos(ns),
-            },
-            other => other,
-        };
-        self.over = matches!(left, Patience::None);
-        left
-    }
-
-    fn is_over(&self) -> bool {
-        self.over
+/// Gets a kqueue ready for a thread to sleep in its epoll, without the lock.
+fn fall_asleep(kqueue: &Kqueue, state: &mut State, number: RawFd, round: &mut Round) {
+    super::readable::before_sleep(kqueue, state, number);
+    state.dim_if_empty();
+    state.queue.timers.arm();
+    state.sleepers += 1;
+    if round.asleep_since == 0 {
+        round.asleep_since = round.now();
     }
 }
 
-/// One wait in epoll: without sleeping if something is ready in user space already.
-fn wait(kqueue: &Arc<Kqueue>, state: &mut Locked<'_>, number: RawFd, room: usize, round: &mut Round) -> Result<()> {
-    state.queue.scan = state.queue.scan.wrapping_add(1);
-    let max = room.saturating_add(1).min(BATCH);
-    let patience = round.left();
-    signals::gather(&mut state.queue);
-    let waited = if state.queue.knotes.ready() > 0 || matches!(patience, Patience::None) {
-        kqueue.epoll.wait(&mut round.events, max, Patience::None)
-    } else {
-        sleep(kqueue, state, number, max, patience, round)
-    };
+/// Takes up what a wait has found.
+fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: usize, round: &mut Round) -> Result<()> {
     if kqueue.is_closed() {
         return Err(Errno::EBADF);
     }
-    match waited {
-        // A signal is noted before its handler runs, so its event may be here. Without event
-        // and handler the sleep goes on.
-        Err(Errno::EINTR) => {
-            round.more = false;
-            signals::gather(&mut state.queue);
-            return Ok(());
-        }
-        Err(errno) => return Err(errno),
-        Ok(()) => {}
-    }
-    round.more = round.events.len() == max;
-    absorb(kqueue, state, &round.events)?;
+    round.more = found.len() == most(room);
+    absorb(kqueue, state, found)?;
     if round.more && edge_waits(&state.queue, room) || signals::take_echo(&mut state.queue) {
-        merge_edges(kqueue, state, round)?;
+        merge_edges(kqueue, state, found, round)?;
     }
     // A close may be hidden behind events there was no room for.
     if round.more && room < BATCH && kqueue.held.is_hung_up() {
@@ -145,43 +234,16 @@ fn edge_waits(queue: &Queue, room: usize) -> bool {
 }
 
 /// Takes all that epoll holds, so that its edges meet those that wait on the ready list.
-fn merge_edges(kqueue: &Arc<Kqueue>, state: &mut State, round: &mut Round) -> Result<()> {
+fn merge_edges(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, round: &mut Round) -> Result<()> {
     for _ in 0..LOOKS {
-        kqueue.epoll.wait(&mut round.events, BATCH, Patience::None)?;
-        absorb(kqueue, state, &round.events)?;
-        round.more = round.events.len() == BATCH;
+        kqueue.epoll.look(found, BATCH)?;
+        absorb(kqueue, state, found)?;
+        round.more = found.len() == BATCH;
         if !round.more {
             break;
         }
     }
     Ok(())
-}
-
-/// Sleeps in epoll without the lock.
-fn sleep(
-    kqueue: &Arc<Kqueue>,
-    state: &mut Locked<'_>,
-    number: RawFd,
-    max: usize,
-    patience: Patience,
-    round: &mut Round,
-) -> Result<()> {
-    super::readable::before_sleep(kqueue, state, number);
-    state.dim_if_empty();
-    state.queue.timers.arm();
-    state.sleepers += 1;
-    signals::before_sleep(&mut state.queue);
-    // A signal may have come before this kqueue wanted to be woken.
-    let patience = if state.queue.knotes.ready() > 0 { Patience::None } else { patience };
-    let asleep = Sleep::begin();
-    let waited = MutexGuard::unlocked(state, || {
-        let waited = kqueue.epoll.wait(&mut round.events, max, patience);
-        round.interrupted = waited == Err(Errno::EINTR) && asleep.was_interrupted_by_program();
-        waited
-    });
-    state.sleepers -= 1;
-    state.queue.scan = state.queue.scan.wrapping_add(1);
-    waited
 }
 
 /// Takes over what epoll reported: queues knotes, notes wake-ups. EBADF: the program has
@@ -214,14 +276,11 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
 
 /// Gets rid of entries nobody can remove from the epoll.
 fn rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
-    // Watchers know the epoll by its file, which this would take from them.
-    if kqueue.watchers() > 0 {
-        state.queue.fds.orphaned = false;
-        return;
-    }
     let enter_own = |epoll: &Epoll| epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL);
-    filter::rebuild::rebuild(&mut state.queue, enter_own);
-    super::readable::after_rebuild(kqueue, state);
+    if filter::rebuild::rebuild(&mut state.queue, enter_own) {
+        kqueue.watchers.renewed();
+        super::readable::after_rebuild(kqueue, state);
+    }
 }
 
 /// Reads a nested set that reported itself.
@@ -230,7 +289,7 @@ fn absorb_set(queue: &mut Queue, set: u64) {
     let mut events = Events::new();
     for _ in 0..LOOKS {
         let Some(epoll) = queue.fds.nested(set) else { return };
-        if epoll.wait(&mut events, BATCH, Patience::None).is_err() {
+        if epoll.look(&mut events, BATCH).is_err() {
             return;
         }
         for (token, mask) in events.iter() {
@@ -244,7 +303,13 @@ fn absorb_set(queue: &mut Queue, set: u64) {
 
 /// Hands out what is ready, and fetches more from epoll for as long as there is room and
 /// epoll has more.
-fn hand_out_all(kqueue: &Arc<Kqueue>, state: &mut State, out: &mut Output<Kevent>, round: &mut Round) -> Result<()> {
+fn hand_out_all(
+    kqueue: &Arc<Kqueue>,
+    state: &mut State,
+    found: &mut Events,
+    out: &mut Output<Kevent>,
+    round: &mut Round,
+) -> Result<()> {
     for _ in 0..LOOKS {
         let before = out.len();
         if let Err(errno) = hand_out(&mut state.queue, out, &mut round.level) {
@@ -254,12 +319,12 @@ fn hand_out_all(kqueue: &Arc<Kqueue>, state: &mut State, out: &mut Output<Kevent
         if !round.more || out.room() == 0 || out.len() > 0 && !progress {
             return Ok(());
         }
-        let max = out.room().saturating_add(1).min(BATCH);
-        if kqueue.epoll.wait(&mut round.events, max, Patience::None).is_err() {
+        let max = most(out.room());
+        if kqueue.epoll.look(found, max).is_err() {
             return Ok(());
         }
-        round.more = round.events.len() == max;
-        if absorb(kqueue, state, &round.events).is_err() {
+        round.more = found.len() == max;
+        if absorb(kqueue, state, found).is_err() {
             // The events at hand were there before the close.
             return Ok(());
         }
@@ -344,7 +409,7 @@ pub(super) fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
     state.queue.scan = state.queue.scan.wrapping_add(1);
     let mut events = Events::new();
     for _ in 0..LOOKS {
-        if kqueue.epoll.wait(&mut events, BATCH, Patience::None).is_err() || absorb(kqueue, state, &events).is_err() {
+        if kqueue.epoll.look(&mut events, BATCH).is_err() || absorb(kqueue, state, &events).is_err() {
             return;
         }
         if events.len() < BATCH {

@@ -3,12 +3,14 @@
 #![allow(unsafe_code)]
 
 use super::fd::Fd;
-use super::{clock, count, number, zero};
-use crate::errno::{Errno, Result};
+use super::fork::PerProcess;
+use super::sleep::{self, Nap};
+use super::{count, number, zero};
+use crate::errno::Result;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, Ordering};
-use libc::c_long;
+use libc::{c_int, c_long};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 
 pub(crate) const IN: u32 = libc::EPOLLIN as u32;
 pub(crate) const OUT: u32 = libc::EPOLLOUT as u32;
@@ -46,9 +48,35 @@ impl Events {
     pub(crate) fn len(&self) -> usize {
         self.len
     }
+
+    /// The first `len` entries are what the kernel wrote.
+    pub(crate) fn set_len(&mut self, len: usize) {
+        self.len = len.min(BATCH);
+    }
+
+    /// Where the kernel is to write; [`Events::is_touched`] tells whether it did.
+    ///
+    /// # Safety
+    /// `events` is valid and nobody else's.
+    pub(super) unsafe fn start(events: *mut Events) -> *mut libc::epoll_event {
+        // SAFETY: the caller's promise.
+        let events = unsafe { &mut *events };
+        events.len = 0;
+        events.buf[0].write(libc::epoll_event { events: 0, u64: UNTOUCHED });
+        events.buf.as_mut_ptr().cast()
+    }
+
+    /// Whether a sleep that did not come back has taken events nevertheless.
+    pub(crate) fn is_touched(&self) -> bool {
+        // SAFETY: the sleep wrote the first entry before it began.
+        unsafe { self.buf[0].assume_init() }.u64 != UNTOUCHED
+    }
 }
 
-/// How long a wait may sleep.
+/// A token that nothing has.
+const UNTOUCHED: u64 = u64::MAX - 7;
+
+/// How long a call may wait.
 #[derive(Clone, Copy)]
 pub(crate) enum Patience {
     /// Look and return.
@@ -57,6 +85,22 @@ pub(crate) enum Patience {
     Nanos(u64),
     /// Until something happens.
     Forever,
+}
+
+impl Patience {
+    /// Nanoseconds; `None` without end.
+    pub(super) fn nanos(self) -> Option<u64> {
+        match self {
+            Patience::None => Some(0),
+            Patience::Nanos(ns) => Some(ns),
+            Patience::Forever => None,
+        }
+    }
+
+    /// Milliseconds, rounded up; -1 without end.
+    pub(super) fn millis(self) -> c_long {
+        self.nanos().map_or(-1, |ns| c_int::try_from(ns.div_ceil(1_000_000)).unwrap_or(c_int::MAX).into())
+    }
 }
 
 /// An epoll instance.
@@ -75,6 +119,17 @@ impl Epoll {
         let fd = number(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: fresh and ours.
         Ok(Epoll(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
+    }
+
+    /// As [`Epoll::new`], or the one held in reserve: for when there must be one.
+    pub(crate) fn new_or_reserve() -> Result<Epoll> {
+        let _creating = super::fd::creating();
+        Epoll::new().or_else(|errno| take_reserve().ok_or(errno))
+    }
+
+    /// Whether the number still is this epoll: the program may have closed it.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.0.is_intact()
     }
 
     /// dup3(2): `other` takes this number over, and what it held goes once the last wait
@@ -106,43 +161,41 @@ impl Epoll {
         self.ctl(libc::EPOLL_CTL_DEL, fd, 0, 0)
     }
 
-    /// epoll_pwait2(2) for at most `max` events, with nanoseconds; epoll_pwait(2) with
-    /// milliseconds rounded up where the kernel (before 5.11) lacks it. EINTR is handed on.
-    ///
-    /// Made with syscall(2), which is no cancellation point.
-    pub(crate) fn wait(&self, events: &mut Events, max: usize, patience: Patience) -> Result<()> {
-        events.len = 0;
-        let ts = match patience {
-            Patience::None => Some(clock::timespec(0)),
-            Patience::Nanos(ns) => Some(clock::timespec(ns)),
-            Patience::Forever => None,
-        };
-        if !NO_PWAIT2.load(Ordering::Relaxed) {
-            let ts = ts.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
-            match self.raw_wait(libc::SYS_epoll_pwait2, events, max, ts as c_long) {
-                Err(Errno::ENOSYS) => NO_PWAIT2.store(true, Ordering::Relaxed),
-                other => return other,
-            }
-        }
-        let ms = match patience {
-            Patience::None => 0,
-            Patience::Nanos(ns) => libc::c_int::try_from(ns.div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX),
-            Patience::Forever => -1,
-        };
-        self.raw_wait(libc::SYS_epoll_pwait, events, max, c_long::from(ms))
+    /// What is ready now, `max` events at most. Never sleeps, and is no cancellation point.
+    pub(crate) fn look(&self, events: &mut Events, max: usize) -> Result<()> {
+        let (epoll, max) = (c_long::from(self.as_raw_fd()), max.clamp(1, BATCH) as c_long);
+        let (now, no_mask, mask_size): (c_long, c_long, c_long) = (0, 0, 8);
+        let buf = events.buf.as_mut_ptr();
+        // SAFETY: the buffer holds BATCH >= max entries. syscall(2) is variadic and the
+        // kernel reads whole registers: every argument has a register's width.
+        let ret = unsafe { libc::syscall(libc::SYS_epoll_pwait, epoll, buf, max, now, no_mask, mask_size) };
+        let got = count(ret);
+        events.len = got.unwrap_or(0);
+        got.map(|_| ())
     }
 
-    /// Either wait; they differ in what `timeout` is. Every argument has a register's
-    /// width: syscall(2) is variadic, and the kernel reads whole registers.
-    fn raw_wait(&self, number: c_long, events: &mut Events, max: usize, timeout: c_long) -> Result<()> {
-        let epoll = c_long::from(self.as_raw_fd());
-        let max = max.clamp(1, BATCH) as c_long;
-        let (no_mask, mask_size): (c_long, c_long) = (0, 8);
-        // SAFETY: the buffer holds BATCH >= max entries; a timeout's address is valid for
-        // the call, or null.
-        let ret = unsafe { libc::syscall(number, epoll, events.buf.as_mut_ptr(), max, timeout, no_mask, mask_size) };
-        count(ret).map(|n| events.len = n)
+    /// Sleeps for as long as `patience` says; no cancellation point. EINTR is handed on.
+    pub(crate) fn wait(&self, events: &mut Events, patience: Patience) -> Result<()> {
+        let mut nap = Nap::new(self.as_raw_fd(), BATCH, patience);
+        // SAFETY: both are valid, and without a way to be cancelled nothing unwinds.
+        unsafe { sleep::sleep(&raw mut nap, &raw mut *events, None) };
+        nap.result(events)
     }
 }
 
-static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
+static RESERVE: PerProcess<Mutex<Option<Epoll>>> = PerProcess::new();
+
+fn take_reserve() -> Option<Epoll> {
+    RESERVE.get().lock().unwrap_or_else(PoisonError::into_inner).take().filter(Epoll::is_intact)
+}
+
+/// Has one epoll in reserve, for when the program has used up its descriptors. EMFILE,
+/// ENFILE, ENOMEM.
+pub(crate) fn fill_reserve() -> Result<()> {
+    let _creating = super::fd::creating();
+    let mut reserve = RESERVE.get().lock().unwrap_or_else(PoisonError::into_inner);
+    if !reserve.as_ref().is_some_and(Epoll::is_intact) {
+        *reserve = Some(Epoll::new()?);
+    }
+    Ok(())
+}

@@ -33,6 +33,11 @@ impl AlwaysReady {
         // SAFETY: fresh and ours.
         Ok(AlwaysReady(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
     }
+
+    /// Whether the number still is this descriptor: the program may have closed it.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.0.is_intact()
+    }
 }
 
 /// Makes an epoll ready that nothing in the kernel made ready: for one wait, or, *lit*, for

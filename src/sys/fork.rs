@@ -7,14 +7,14 @@
 
 #![allow(unsafe_code)]
 
-use super::{fd, hook};
+use super::{hook, register};
 use crate::errno::{Errno, Result};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;
 
 /// The locks between `prepare` and its counterpart.
-struct Held(UnsafeCell<Option<(hook::ForkGuard, fd::ForkGuards)>>);
+struct Held(UnsafeCell<Option<(hook::ForkGuard, register::ForkGuards)>>);
 
 // SAFETY: only touched by the thread that holds the lock whose guard is inside.
 unsafe impl Sync for Held {}
@@ -24,7 +24,7 @@ static REGISTERED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn prepare() {
     // In this order: no signal is watched while a descriptor is made.
-    let guards = (hook::ForkGuard::lock(), fd::lock_for_fork());
+    let guards = (hook::ForkGuard::lock(), register::lock_for_fork());
     // SAFETY: we hold the locks that guard this cell.
     unsafe { *HELD.0.get() = Some(guards) };
 }
@@ -38,7 +38,7 @@ extern "C" fn parent() {
 }
 
 extern "C" fn child() {
-    fd::close_all_in_child();
+    register::close_all_in_child();
     hook::reset_in_child();
     parent();
 }
@@ -46,7 +46,7 @@ extern "C" fn child() {
 /// Installs the handlers, once in the life of the process (children inherit them).
 /// ENOMEM.
 pub(crate) fn install() -> Result<()> {
-    let _creating = fd::creating();
+    let _creating = register::creating();
     if REGISTERED.load(Ordering::Relaxed) {
         return Ok(());
     }
@@ -78,7 +78,7 @@ impl<T: Default> PerProcess<T> {
 
     /// This process's own.
     pub(crate) fn get(&self) -> &T {
-        let generation = fd::generation();
+        let generation = register::generation();
         let fresh = || Box::new(Node { generation, value: T::default(), next: OnceBox::new() });
         let mut node = self.first.get_or_init(fresh);
         while node.generation != generation {

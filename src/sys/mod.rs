@@ -4,7 +4,7 @@
 //! call, named as in the manual; descriptors go in borrowed and come out owned; every
 //! descriptor is close-on-exec from birth; EINTR is retried here, but for the waits,
 //! which hand it on. Whatever runs inside `kevent()` is no cancellation point because
-//! `ffi` switches cancellation off for the call.
+//! `ffi` switches cancellation off for the call; `sleep` alone switches it on.
 
 pub(crate) mod bells;
 pub(crate) mod clock;
@@ -20,7 +20,9 @@ pub(crate) mod netlink;
 pub(crate) mod pending;
 pub(crate) mod pipe;
 pub(crate) mod process;
+pub(crate) mod register;
 pub(crate) mod signal;
+pub(crate) mod sleep;
 pub(crate) mod socket;
 pub(crate) mod thread;
 pub(crate) mod timerfd;

@@ -25,7 +25,7 @@ static SOCKET: PerProcess<Mutex<Option<Fd>>> = PerProcess::new();
 /// Connections ready to accept at the AF_UNIX listener with this inode number.
 pub(crate) fn unix_backlog(inode: u64) -> Result<usize> {
     let mut socket = SOCKET.get().lock().unwrap_or_else(PoisonError::into_inner);
-    if socket.is_none() {
+    if !socket.as_ref().is_some_and(Fd::is_intact) {
         *socket = Some(open()?);
     }
     let fd = socket.as_ref().ok_or(Errno::EBADF)?;

@@ -20,7 +20,6 @@ struct OwnerEx {
 }
 
 const F_OWNER_TID: libc::c_int = 0;
-const F_SETSIG: libc::c_int = 10;
 const F_SETOWN_EX: libc::c_int = 15;
 
 /// The library's end of a kqueue's pipe.
@@ -60,11 +59,10 @@ impl Held {
         self.inode
     }
 
-    /// Has the kernel send `signal` to thread `tid` when the far end is closed.
-    pub(crate) fn notify(&self, tid: libc::pid_t, signal: libc::c_int) -> Result<()> {
+    /// Has the kernel send our signal, which every descriptor of ours bears as its mark, to
+    /// thread `tid` when the far end is closed.
+    pub(crate) fn notify(&self, tid: libc::pid_t) -> Result<()> {
         let fd = self.fd.as_raw_fd();
-        // SAFETY: takes an int.
-        zero(unsafe { libc::fcntl(fd, F_SETSIG, signal) })?;
         let owner = OwnerEx { kind: F_OWNER_TID, pid: tid };
         // SAFETY: `owner` is laid out as the kernel's f_owner_ex and read only.
         zero(unsafe { libc::fcntl(fd, F_SETOWN_EX, &raw const owner) })?;
@@ -74,12 +72,20 @@ impl Held {
 
     /// Whether every copy of the program's end is closed.
     pub(crate) fn is_hung_up(&self) -> bool {
-        fd::poll_now(self.fd.as_raw_fd(), 0) & libc::POLLERR != 0
+        fd::poll_now(self.fd.as_raw_fd(), 0) & (libc::POLLERR | libc::POLLNVAL) != 0
+    }
+
+    /// Whether the number still is the held end: the program may have closed it.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.fd.is_intact()
     }
 
     /// Puts the byte in that makes the program's end readable. If that end is closed
     /// nothing happens, SIGPIPE least of all.
     pub(crate) fn mark(&self) {
+        if !self.is_intact() {
+            return;
+        }
         // EPIPE is the monitor's business; a full pipe is readable already.
         let _ = super::signal::write_byte_without_sigpipe(self.fd.as_raw_fd());
     }

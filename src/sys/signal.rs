@@ -120,13 +120,16 @@ pub(crate) fn spare_realtime() -> libc::c_int {
 }
 
 fn has_default_action(signal: libc::c_int) -> bool {
+    action(signal).is_some_and(|action| action.sa_sigaction == libc::SIG_DFL)
+}
+
+/// What the process does on `signal`; `None` for libc's own.
+fn action(signal: libc::c_int) -> Option<libc::sigaction> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: asks only; `action` has room.
-    if unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) } != 0 {
-        return false;
-    }
-    // SAFETY: filled in by the successful call.
-    unsafe { action.assume_init() }.sa_sigaction == libc::SIG_DFL
+    let failed = unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) } != 0;
+    // SAFETY: zeroed, or filled in by the successful call.
+    (!failed).then(|| unsafe { action.assume_init() })
 }
 
 /// signalfd(2) on the monitor's signals, made and read by the monitor thread itself:
@@ -181,18 +184,35 @@ impl SignalFd {
 /// libc's own two signals, 32 and 33: cancellation and setuid.
 pub(super) const LIBCS_OWN: u64 = 0b11 << 31;
 
-/// Whether the process has any handler installed, so that EINTR can mean that one ran.
-/// `all_hooked`: no signal that comes to the hook can have been it.
-///
-/// epoll_wait(2) also fails with EINTR after SIGSTOP/SIGCONT and for signals that are
-/// ignored after all, where a BSD sleeps on.
-fn handlers_installed(all_hooked: bool) -> bool {
+/// Whether the process has a handler installed, so that what disturbed a sleeping thread
+/// was one. Those of `but` do not count.
+fn handlers_installed(but: u64) -> bool {
     let mut text = [0; super::pending::STATUS_SIZE];
     let Some(status) = super::pending::Status::read("/proc/thread-self/status", &mut text) else {
         return true;
     };
-    let caught = status.mask("SigCgt:");
-    caught.is_none_or(|bits| bits & !LIBCS_OWN & !hook::hooked(!all_hooked) != 0)
+    status.mask("SigCgt:").is_none_or(|bits| bits & !LIBCS_OWN & !but != 0)
+}
+
+/// Whether a handler can have run without a trace on the calling thread's stack: on an
+/// alternate one, for a signal that is sent and not of the thread's own making. Those of
+/// `but` do not count.
+fn handlers_elsewhere(but: u64) -> bool {
+    const OWN_MAKING: [libc::c_int; 6] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
+    let mut stack = MaybeUninit::<libc::stack_t>::zeroed();
+    // SAFETY: asks only; `stack` has room.
+    if unsafe { libc::sigaltstack(core::ptr::null(), stack.as_mut_ptr()) } != 0 {
+        return true;
+    }
+    // SAFETY: filled in by the successful call.
+    if unsafe { stack.assume_init() }.ss_flags & libc::SS_DISABLE != 0 {
+        return false;
+    }
+    let can = |signal: &libc::c_int| !OWN_MAKING.contains(signal) && but & hook::bit(*signal) == 0;
+    (1..=libc::SIGRTMAX()).filter(can).filter_map(action).any(|action| {
+        action.sa_flags & libc::SA_ONSTACK != 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
+    })
 }
 
 /// The thread-specific value that counts what the hook did in this thread: below, times
@@ -247,26 +267,28 @@ pub(super) fn note_interruption(handler: bool) {
     }
 }
 
-/// What [`Sleep::was_interrupted_by_program`] compares with.
-pub(crate) struct Sleep(usize);
+/// What the hook had done in this thread when it went to sleep; 0: nobody counts.
+pub(super) struct Interruptions(usize);
 
-impl Sleep {
+impl Interruptions {
     /// Before a sleep.
-    pub(crate) fn begin() -> Sleep {
-        let Some(key) = counts_key() else { return Sleep(0) };
+    pub(super) fn so_far() -> Interruptions {
+        let Some(key) = counts_key() else { return Interruptions(0) };
         if counts(key) == 0 {
             set_counts(key, 1);
         }
-        Sleep(counts(key))
+        Interruptions(counts(key))
     }
 
-    /// After EINTR: whether a handler of the program's has run, or can have.
-    pub(crate) fn was_interrupted_by_program(&self) -> bool {
+    /// After EINTR: whether a handler of the program's has run, or can have. `disturbed`: some
+    /// handler's frame was on the stack.
+    pub(super) fn were_by_program(&self, disturbed: bool) -> bool {
         let now = counts_key().map_or(0, counts);
-        match self.0 {
-            0 => handlers_installed(false),
-            before if now == before => handlers_installed(true),
-            before => now / HANDLER != before / HANDLER,
+        if self.0 != 0 && now != self.0 {
+            return now / HANDLER != self.0 / HANDLER;
         }
+        // It was not the hook; where nobody counts, not one with a handler behind it.
+        let but = hook::hooked(self.0 == 0);
+        if disturbed { handlers_installed(but) } else { handlers_elsewhere(but) }
     }
 }

@@ -47,8 +47,13 @@ impl Guarded {
         unsafe { *errno = value };
     }
 
+    /// Whether the program allows the thread to be cancelled.
+    pub(crate) fn is_cancellable(&self) -> bool {
+        self.cancel != PTHREAD_CANCEL_DISABLE
+    }
+
     /// Ends the call: errno is the failure's, or what it was before.
-    pub(crate) fn leave(self, failure: Option<Errno>) {
+    pub(crate) fn leave(&self, failure: Option<Errno>) {
         let mut ignored = 0;
         // SAFETY: restores the state saved above.
         unsafe { pthread_setcancelstate(self.cancel, &raw mut ignored) };
