@@ -285,7 +285,7 @@ impl Sleeper {
     pub(crate) fn wake_up(
         self,
         request: &Request,
-        waited: Result<()>,
+        waited: Result<bool>,
         found: &mut Events,
         events: &mut Output<Kevent>,
     ) -> Result<Progress> {

@@ -42,6 +42,9 @@ pub(crate) struct Round {
     more: bool,
     /// A level event went out whose condition may well still hold.
     level: bool,
+    /// A handler of the program's ran in the sleep that is just over: without an event that
+    /// is EINTR.
+    interrupted: bool,
 }
 
 impl Round {
@@ -50,7 +53,7 @@ impl Round {
             Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
             _ => 0,
         };
-        Round { patience, deadline, asleep_since: 0, left: patience, more: false, level: false }
+        Round { patience, deadline, asleep_since: 0, left: patience, more: false, level: false, interrupted: false }
     }
 
     /// Works out what is left of the patience. Once it has run out the next wait is the last.
@@ -110,9 +113,11 @@ pub(super) fn wake_up(
     number: RawFd,
     found: &mut Events,
     out: &mut Output<Kevent>,
-    round: Round,
-    waited: Result<()>,
+    mut round: Round,
+    waited: Result<bool>,
 ) -> Result<Step> {
+    round.interrupted = waited != Ok(false);
+    let waited = waited.map(|_| ());
     let mut state = kqueue.state.lock();
     state.sleepers -= 1;
     state.queue.scan = state.queue.scan.wrapping_add(1);
@@ -173,6 +178,7 @@ fn go_on(
             break Err(if kqueue.is_closed() { Errno::EBADF } else { errno });
         }
         match hand_out_all(kqueue, &mut state, found, out, &mut round) {
+            Ok(()) if out.len() == 0 && round.interrupted => break Err(Errno::EINTR),
             Ok(()) if out.len() == 0 && !round.is_over() => {}
             Ok(()) => break Ok(Step::Done(out.len())),
             Err(errno) => break Err(errno),

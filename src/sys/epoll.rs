@@ -179,7 +179,7 @@ impl Epoll {
         let mut nap = Nap::new(self.as_raw_fd(), BATCH, patience);
         // SAFETY: both are valid, and without a way to be cancelled nothing unwinds.
         unsafe { sleep::sleep(&raw mut nap, &raw mut *events, None) };
-        nap.result(events)
+        nap.result(events).map(|_| ())
     }
 }
 

@@ -280,12 +280,17 @@ impl Interruptions {
         Interruptions(counts(key))
     }
 
+    /// Whether the hook has called a handler since.
+    pub(super) fn were_handled(&self) -> bool {
+        self.0 != 0 && counts_key().map_or(0, counts) / HANDLER != self.0 / HANDLER
+    }
+
     /// After EINTR: whether a handler of the program's has run, or can have. `disturbed`: some
     /// handler's frame was on the stack.
     pub(super) fn were_by_program(&self, disturbed: bool) -> bool {
         let now = counts_key().map_or(0, counts);
         if self.0 != 0 && now != self.0 {
-            return now / HANDLER != self.0 / HANDLER;
+            return self.were_handled();
         }
         // It was not the hook; where nobody counts, not one with a handler behind it.
         let but = hook::hooked(self.0 == 0);

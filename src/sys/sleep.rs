@@ -82,17 +82,18 @@ impl Nap {
     }
 
     /// How the wait went: EINTR if a handler of the program's ran. No event and no error
-    /// where the time is over or something else interrupted it.
-    pub(crate) fn result(&self, events: &mut Events) -> Result<()> {
+    /// where the time is over or something else interrupted it. True: a handler is known to
+    /// have run though there were events, for a signalfd tells of what is on its way to one.
+    pub(crate) fn result(&self, events: &mut Events) -> Result<bool> {
         let woken = usize::try_from(self.outcome.ret);
         events.set_len(woken.unwrap_or(0));
         match woken {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(self.before.were_handled()),
             Err(_) if self.outcome.ret == -i64::from(libc::EINTR) => {
                 if self.a_handler_ran() {
                     Err(Errno::EINTR)
                 } else {
-                    Ok(())
+                    Ok(false)
                 }
             }
             Err(_) => Err(Errno::of_kernel(self.outcome.ret)),
