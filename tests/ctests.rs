@@ -53,6 +53,10 @@ ctests! {
     life_kqueue
     life_libkqueue
     life_process
+    signal_action
+    signal_blocked
+    signal_count
+    signal_thread
     user_timer_life
     user_timer_timer
     user_timer_user
