@@ -32,7 +32,8 @@ static void *crew_main(void *arg)
 	struct crew *c = arg;
 	struct kevent ev[8];
 	int n;
-	c->tid[__atomic_fetch_add(&c->started, 1, __ATOMIC_SEQ_CST)] = (int)syscall(SYS_gettid);
+	__atomic_store_n(&c->tid[__atomic_fetch_add(&c->started, 1, __ATOMIC_SEQ_CST)],
+		(int)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
 	while ((n = collect(c->kq, ev, c->room, -1)) > 0)
 		add(&c->events, n);
 	if (n != -1 || errno != EBADF)
@@ -51,7 +52,7 @@ static void crew_start(struct crew *c, int kq, int room)
 		OK(pthread_create(&c->thread[i], NULL, crew_main, c) == 0);
 	UNTIL(load(&c->started) == CREW);
 	for (i = 0; i < CREW; i++)
-		UNTIL(c->tid[i] && thread_sleeps(c->tid[i]));
+		UNTIL(load(&c->tid[i]) && thread_sleeps(load(&c->tid[i])));
 }
 
 static void crew_stop(struct crew *c)

@@ -20,6 +20,7 @@ mod ffi;
 mod filter;
 mod knote;
 mod kqueue;
+mod sync;
 mod sys;
 
 pub use abi::*;

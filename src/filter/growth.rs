@@ -8,12 +8,13 @@ use super::letters::LetterBox;
 use super::{Queue, token};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
+use crate::sync::Mutex;
 use crate::sys::epoll;
 use crate::sys::fork::PerProcess;
 use crate::sys::inotify::Inotify;
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// A kqueue's part in the instance.
 pub(crate) struct Subscription {
@@ -36,7 +37,7 @@ struct Hub {
 static HUB: PerProcess<Mutex<Option<Hub>>> = PerProcess::new();
 
 fn with_hub<T>(f: impl FnOnce(&mut Hub) -> Result<T>) -> Result<T> {
-    let mut hub = HUB.get().lock().unwrap_or_else(PoisonError::into_inner);
+    let mut hub = HUB.get().lock();
     if hub.is_none() {
         *hub = Some(Hub { inotify: Inotify::new()?, subscribers: 0, watches: BTreeMap::new() });
     }
@@ -115,7 +116,7 @@ pub(crate) fn collect(queue: &mut Queue) {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut hub = HUB.get().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hub = HUB.get().lock();
         let Some(there) = hub.as_mut() else { return };
         let watches: Vec<i32> = there.watches.keys().copied().collect();
         for watch in watches {

@@ -8,9 +8,10 @@
 //! Lock order: a kqueue, then the facility, then a letter box.
 
 use super::Queue;
+use crate::sync::Mutex;
 use crate::sys::eventfd::Waker;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// One kqueue's letters: names of knotes to look at again.
 pub(crate) struct LetterBox {
@@ -26,7 +27,7 @@ impl LetterBox {
     /// Drops a letter for the knote of that name. The caller wakes the kqueue, unless it is
     /// the one at work.
     pub(crate) fn drop_in(&self, name: u64) {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+        self.names.lock().insert(name);
     }
 
     /// Has the kqueue read its letters.
@@ -35,7 +36,7 @@ impl LetterBox {
     }
 
     fn empty(&self) -> BTreeSet<u64> {
-        core::mem::take(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner))
+        core::mem::take(&mut *self.names.lock())
     }
 }
 

@@ -3,9 +3,10 @@
 
 use super::Inner;
 use super::letters::LetterBox;
+use crate::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 /// Who watches: a knote, reached by letter.
 #[derive(Clone)]
@@ -24,8 +25,8 @@ pub(crate) struct Watchers {
 }
 
 impl Watchers {
-    fn all(&self) -> MutexGuard<'_, Vec<Watcher>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> Guard<'_, Vec<Watcher>> {
+        self.all.lock()
     }
 
     pub(crate) fn enter(&self, watcher: Watcher) {

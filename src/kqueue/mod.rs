@@ -21,6 +21,7 @@ use crate::debug;
 use crate::errno::{Errno, Result};
 use crate::filter::watched::{Watcher, Watchers};
 use crate::filter::{Inner, Queue, signals, token};
+use crate::sync;
 use crate::sys::epoll::{Epoll, Events, Patience};
 use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
@@ -63,7 +64,7 @@ pub(crate) struct Kqueue {
     watchers: Watchers,
     /// It is known under more numbers than one, so that each use of a number is checked.
     aliased: AtomicBool,
-    numbers: std::sync::Mutex<Vec<(RawFd, UserEnd)>>,
+    numbers: sync::Mutex<Vec<(RawFd, UserEnd)>>,
     monitor: Arc<monitor::Post>,
     /// The last field: it tells that all others are gone.
     life: Life,
@@ -132,7 +133,7 @@ fn try_create() -> Result<RawFd> {
         held,
         watchers: Watchers::default(),
         aliased: AtomicBool::new(false),
-        numbers: std::sync::Mutex::new(vec![(user.as_raw_fd(), note)]),
+        numbers: sync::Mutex::new(vec![(user.as_raw_fd(), note)]),
         monitor: post.clone(),
         life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
     });
@@ -380,8 +381,8 @@ impl Kqueue {
         self.life.closed.load(Ordering::Acquire)
     }
 
-    fn numbers(&self) -> std::sync::MutexGuard<'_, Vec<(RawFd, UserEnd)>> {
-        self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn numbers(&self) -> sync::Guard<'_, Vec<(RawFd, UserEnd)>> {
+        self.numbers.lock()
     }
 
     /// Ends a kqueue the program has closed: its numbers name nothing any more, its sleepers

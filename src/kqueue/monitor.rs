@@ -10,6 +10,7 @@
 
 use super::{Kqueue, process, readable};
 use crate::errno::{Errno, Result};
+use crate::sync::{Condvar, Mutex};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{self, Epoll, Events, Patience};
 use crate::sys::eventfd::AlwaysReady;
@@ -17,7 +18,7 @@ use crate::sys::signal::SignalFd;
 use crate::sys::timerfd::TimerFd;
 use crate::sys::{fd, register, thread};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 /// The monitor of a process, started when it is first needed.
 #[derive(Default)]
@@ -35,16 +36,16 @@ struct Handshake {
 
 impl Handshake {
     fn answer(&self, answer: Result<Arc<Post>>) {
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        *self.answer.lock() = Some(answer);
         self.answered.notify_one();
     }
 
     fn wait(&self) -> Result<Arc<Post>> {
-        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answer = self.answer.lock();
         loop {
             match answer.take() {
                 Some(answer) => return answer,
-                None => answer = self.answered.wait(answer).unwrap_or_else(PoisonError::into_inner),
+                None => answer = self.answered.wait(answer),
             }
         }
     }
@@ -78,7 +79,7 @@ impl Monitor {
     /// The running monitor. EMFILE, ENFILE, ENOMEM: it could not be started; the next call
     /// tries again.
     pub(super) fn ensure(&self) -> Result<Arc<Post>> {
-        let mut post = self.post.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut post = self.post.lock();
         // One that the program has closed the descriptors of is not to be reached any more.
         if let Some(post) = post.as_ref().filter(|post| post.is_intact()) {
             return Ok(post.clone());
@@ -194,7 +195,7 @@ impl Post {
     /// Ticks for `kqueue` after `span` ns.
     pub(super) fn tick(&self, kqueue: Weak<Kqueue>, span: u64) {
         let due = Clock::Monotonic.now().saturating_add(span);
-        let mut ticks = self.ticks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ticks = self.ticks.lock();
         ticks.due.push((due, kqueue));
         self.arm_clock(&mut ticks);
     }
@@ -209,7 +210,7 @@ impl Post {
     fn take_ticks(&self) {
         let now = Clock::Monotonic.now();
         let due: Vec<Weak<Kqueue>> = {
-            let mut ticks = self.ticks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ticks = self.ticks.lock();
             ticks.armed = None;
             ticks.due.extract_if(.., |(due, _)| *due <= now).map(|(_, kqueue)| kqueue).collect()
         };
@@ -220,6 +221,6 @@ impl Post {
                 self.tick(weak, span);
             }
         }
-        self.arm_clock(&mut self.ticks.lock().unwrap_or_else(PoisonError::into_inner));
+        self.arm_clock(&mut self.ticks.lock());
     }
 }

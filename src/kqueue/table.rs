@@ -8,10 +8,11 @@
 //! notices find the right one or none.
 
 use crate::errno::{Errno, Result};
+use crate::sync::{Condvar, Mutex};
 use once_cell::race::OnceBox;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// std's lock: its whole state is one word, and it never reaches beyond its slot.
 #[repr(align(64))]
@@ -38,14 +39,10 @@ impl<T> Default for Table<T> {
             leaves: [const { OnceBox::new() }; LEAVES],
             high: Mutex::default(),
             live: Mutex::default(),
-            closing: Mutex::new(0),
-            all_freed: Condvar::new(),
+            closing: Mutex::default(),
+            all_freed: Condvar::default(),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<T> Table<T> {
@@ -58,9 +55,9 @@ impl<T> Table<T> {
     pub(crate) fn find(&self, number: RawFd) -> Option<Arc<T>> {
         let index = usize::try_from(number).ok()?;
         match self.slot(index) {
-            Some(slot) => lock(&slot.0).clone(),
+            Some(slot) => slot.0.lock().clone(),
             None if index < LEAF * LEAVES => None,
-            None => lock(&self.high).get(&number).cloned(),
+            None => self.high.lock().get(&number).cloned(),
         }
     }
 
@@ -69,19 +66,19 @@ impl<T> Table<T> {
     pub(crate) fn enter(&self, number: RawFd, kqueue: Arc<T>) -> Result<Option<Arc<T>>> {
         let index = usize::try_from(number).map_err(|_| Errno::EBADF)?;
         let Some(leaf) = self.leaves.get(index / LEAF) else {
-            return Ok(lock(&self.high).insert(number, kqueue));
+            return Ok(self.high.lock().insert(number, kqueue));
         };
         let leaf = leaf.get_or_init(|| Box::new([const { Slot(Mutex::new(None)) }; LEAF]));
-        Ok(lock(&leaf[index % LEAF].0).replace(kqueue))
+        Ok(leaf[index % LEAF].0.lock().replace(kqueue))
     }
 
     /// Empties the slot of `number` if it still is `kqueue`'s.
     pub(crate) fn leave(&self, number: RawFd, kqueue: &Arc<T>) {
         let is_it = |there: &Arc<T>| Arc::ptr_eq(there, kqueue);
         if let Some(slot) = usize::try_from(number).ok().and_then(|index| self.slot(index)) {
-            let _gone = lock(&slot.0).take_if(|there| is_it(there));
+            let _gone = slot.0.lock().take_if(|there| is_it(there));
         } else {
-            let mut high = lock(&self.high);
+            let mut high = self.high.lock();
             if high.get(&number).is_some_and(is_it) {
                 high.remove(&number);
             }
@@ -91,43 +88,43 @@ impl<T> Table<T> {
     /// Notes a kqueue by its held end. One that had this number has lost it, as only a
     /// program can bring about that closes what is not its own: it counts as retired.
     pub(crate) fn note(&self, held: RawFd, kqueue: Arc<T>) -> Option<Arc<T>> {
-        let lost = lock(&self.live).insert(held, kqueue);
+        let lost = self.live.lock().insert(held, kqueue);
         if lost.is_some() {
-            *lock(&self.closing) += 1;
+            *self.closing.lock() += 1;
         }
         lost
     }
 
     /// The live kqueue with this held end.
     pub(crate) fn by_held(&self, held: RawFd) -> Option<Arc<T>> {
-        lock(&self.live).get(&held).cloned()
+        self.live.lock().get(&held).cloned()
     }
 
     /// Whether no kqueue is alive.
     pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.live).is_empty()
+        self.live.lock().is_empty()
     }
 
     /// Every live kqueue.
     pub(crate) fn all(&self) -> Vec<(RawFd, Arc<T>)> {
-        lock(&self.live).iter().map(|(&held, kqueue)| (held, kqueue.clone())).collect()
+        self.live.lock().iter().map(|(&held, kqueue)| (held, kqueue.clone())).collect()
     }
 
     /// Takes a kqueue out of the living; true for the one caller who did it. From here on
     /// it counts as closing until [`Table::freed`].
     pub(crate) fn retire(&self, held: RawFd, kqueue: &Arc<T>) -> bool {
-        let mut live = lock(&self.live);
+        let mut live = self.live.lock();
         let same = live.get(&held).is_some_and(|there| Arc::ptr_eq(there, kqueue));
         if same {
             live.remove(&held);
-            *lock(&self.closing) += 1;
+            *self.closing.lock() += 1;
         }
         same
     }
 
     /// A retired kqueue has been freed.
     pub(crate) fn freed(&self) {
-        let mut closing = lock(&self.closing);
+        let mut closing = self.closing.lock();
         *closing = closing.saturating_sub(1);
         if *closing == 0 {
             self.all_freed.notify_all();
@@ -136,9 +133,9 @@ impl<T> Table<T> {
 
     /// Waits until no kqueue is closing.
     pub(crate) fn wait_freed(&self) {
-        let mut closing = lock(&self.closing);
+        let mut closing = self.closing.lock();
         while *closing > 0 {
-            closing = self.all_freed.wait(closing).unwrap_or_else(PoisonError::into_inner);
+            closing = self.all_freed.wait(closing);
         }
     }
 }

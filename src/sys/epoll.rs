@@ -7,10 +7,10 @@ use super::fork::PerProcess;
 use super::sleep::{self, Nap};
 use super::{count, number, zero};
 use crate::errno::Result;
+use crate::sync::Mutex;
 use core::mem::MaybeUninit;
 use libc::{c_int, c_long};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
 
 pub(crate) const IN: u32 = libc::EPOLLIN as u32;
 pub(crate) const OUT: u32 = libc::EPOLLOUT as u32;
@@ -186,14 +186,14 @@ impl Epoll {
 static RESERVE: PerProcess<Mutex<Option<Epoll>>> = PerProcess::new();
 
 fn take_reserve() -> Option<Epoll> {
-    RESERVE.get().lock().unwrap_or_else(PoisonError::into_inner).take().filter(Epoll::is_intact)
+    RESERVE.get().lock().take().filter(Epoll::is_intact)
 }
 
 /// Has one epoll in reserve, for when the program has used up its descriptors. EMFILE,
 /// ENFILE, ENOMEM.
 pub(crate) fn fill_reserve() -> Result<()> {
     let _creating = super::fd::creating();
-    let mut reserve = RESERVE.get().lock().unwrap_or_else(PoisonError::into_inner);
+    let mut reserve = RESERVE.get().lock();
     if !reserve.as_ref().is_some_and(Epoll::is_intact) {
         *reserve = Some(Epoll::new()?);
     }

@@ -22,11 +22,11 @@
 use super::thread::Guarded;
 use super::{bells, signal as signals, zero};
 use crate::errno::{Errno, Result};
+use crate::sync::{Guard, Mutex};
 use core::ffi::c_void;
 use core::mem::{MaybeUninit, transmute};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use libc::{c_int, sigaction, siginfo_t};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The highest signal number.
 pub(crate) const HIGHEST: usize = 64;
@@ -219,7 +219,7 @@ fn put(signal: c_int, action: &sigaction) -> Result<()> {
 
 fn with_lock<T>(f: impl FnOnce() -> T) -> T {
     signals::with_all_blocked(|| {
-        let _held = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        let _held = LOCK.lock();
         f()
     })
 }
@@ -351,7 +351,7 @@ pub(super) fn hooked(silent_only: bool) -> u64 {
 
 /// What a fork finds locked, and the mask to go back to.
 pub(super) struct ForkGuard {
-    _held: MutexGuard<'static, ()>,
+    _held: Guard<'static, ()>,
     mask: libc::sigset_t,
 }
 
@@ -360,7 +360,7 @@ impl ForkGuard {
     /// sigaction(), and a child's must not be the hook.
     pub(super) fn lock() -> ForkGuard {
         let mask = signals::block_all();
-        ForkGuard { _held: LOCK.lock().unwrap_or_else(PoisonError::into_inner), mask }
+        ForkGuard { _held: LOCK.lock(), mask }
     }
 
     /// After it, in parent and child.

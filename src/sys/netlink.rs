@@ -7,8 +7,8 @@ use super::fd::{self, Fd};
 use super::fork::PerProcess;
 use super::{count, number};
 use crate::errno::{Errno, Result};
+use crate::sync::Mutex;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
 
 const NETLINK_SOCK_DIAG: libc::c_int = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -24,7 +24,7 @@ static SOCKET: PerProcess<Mutex<Option<Fd>>> = PerProcess::new();
 
 /// Connections ready to accept at the AF_UNIX listener with this inode number.
 pub(crate) fn unix_backlog(inode: u64) -> Result<usize> {
-    let mut socket = SOCKET.get().lock().unwrap_or_else(PoisonError::into_inner);
+    let mut socket = SOCKET.get().lock();
     if !socket.as_ref().is_some_and(Fd::is_intact) {
         *socket = Some(open()?);
     }
@@ -42,7 +42,7 @@ pub(crate) fn unix_backlog(inode: u64) -> Result<usize> {
 
 /// Closes the socket; the next question opens another. For when no kqueue is left.
 pub(crate) fn close() {
-    *SOCKET.get().lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *SOCKET.get().lock() = None;
 }
 
 fn open() -> Result<Fd> {

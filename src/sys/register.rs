@@ -12,10 +12,11 @@
 
 use super::{number, signal};
 use crate::errno::{Errno, Result};
+use crate::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use once_cell::race::OnceBox;
 use std::os::fd::RawFd;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 /// fcntl(2); libc has no names for them.
 const F_SETSIG: libc::c_int = 10;
@@ -39,16 +40,16 @@ static CREATING: Mutex<()> = Mutex::new(());
 static CLOSING: Mutex<()> = Mutex::new(());
 
 /// The locks a child must find free, in the order they are taken.
-pub(super) type ForkGuards = [MutexGuard<'static, ()>; 2];
+pub(super) type ForkGuards = [Guard<'static, ()>; 2];
 
 /// Takes them, before a fork.
 pub(super) fn lock_for_fork() -> ForkGuards {
-    [creating(), CLOSING.lock().unwrap_or_else(PoisonError::into_inner)]
+    [creating(), CLOSING.lock()]
 }
 
 /// Keeps forks out while descriptors are made and noted.
-pub(crate) fn creating() -> MutexGuard<'static, ()> {
-    CREATING.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn creating() -> Guard<'static, ()> {
+    CREATING.lock()
 }
 
 /// The signal that marks our descriptors, and that the held ends of kqueues send.
@@ -115,7 +116,7 @@ impl Note {
     /// Takes the note back, and closes the descriptor if it is still the owner's. Forks
     /// are kept out meanwhile, so that no child inherits what nothing knows of.
     pub(super) fn strike(&self, close: bool) {
-        let _closing = CLOSING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _closing = CLOSING.lock();
         let Some(line) = line(self.fd) else { return };
         let owned = line.owner.compare_exchange(self.owner, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if close && owned && is_marked(self.fd) {

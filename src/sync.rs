@@ -1,0 +1,72 @@
+//! Locks of what a process has once, and of what is outside a kqueue's own lock.
+//!
+//! std's: their whole state is one word, in the value itself, so that a fork handler can
+//! hold them and a child finds nothing of another thread's in them. Poisoning means nothing
+//! here, since no panic is survived. ThreadSanitizer does not see what happens inside std,
+//! which comes compiled, so for it (`--cfg kqueue_tsan`) parking_lot's take their place.
+
+#[cfg(not(kqueue_tsan))]
+mod kind {
+    use std::sync::PoisonError;
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
+
+    pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(kqueue_tsan)]
+mod kind {
+    pub(super) use parking_lot::{Condvar, Mutex, MutexGuard};
+
+    pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock()
+    }
+
+    pub(super) fn wait<'a, T>(condition: &Condvar, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        condition.wait(&mut guard);
+        guard
+    }
+}
+
+/// A mutual exclusion lock around a value.
+#[derive(Default)]
+pub(crate) struct Mutex<T>(kind::Mutex<T>);
+
+/// Access to the value, for as long as it lives.
+pub(crate) type Guard<'a, T> = kind::MutexGuard<'a, T>;
+
+impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Mutex<T> {
+        Mutex(kind::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> Guard<'_, T> {
+        kind::lock(&self.0)
+    }
+}
+
+/// Where threads wait for a value behind a lock to change.
+#[derive(Default)]
+pub(crate) struct Condvar(kind::Condvar);
+
+impl Condvar {
+    /// Wakes one of them.
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Wakes all of them.
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    /// Lets go of the lock, sleeps, and takes it again. May wake for no reason.
+    pub(crate) fn wait<'a, T>(&self, guard: Guard<'a, T>) -> Guard<'a, T> {
+        kind::wait(&self.0, guard)
+    }
+}
