@@ -1,6 +1,7 @@
 # make             builds libkqueue.so, libkqueue.a and libkqueue.pc into build/
 # make demo        builds and runs examples/demo.c on the library
-# make check       all tests, then those of the built library on what make builds
+# make check       all tests, loom models among them, then those of the built library on
+#                  what make builds
 # make bench       costs beside hand-written epoll, as ratios
 # make soak        what takes too long for make check
 # make install     and make uninstall; DESTDIR, PREFIX, LIBDIR, INCLUDEDIR, MANDIR

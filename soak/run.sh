@@ -2,7 +2,7 @@
 # What takes too long for every change. Each part ends with one summary line; the logs
 # of what failed stay in target/soak/PART.
 #
-#   soak/run.sh [PART...]     repeat valgrind asan tsan ports; all without one
+#   soak/run.sh [PART...]     repeat faults valgrind asan tsan ports; all without one
 #
 # RUNS (100) is how often repeat runs each program, JOBS (2) how many run at a time,
 # BUILD (build) where make put the library.
@@ -86,6 +86,45 @@ part_repeat() {
 	done | run_lines repeat
 }
 
+# Which call fails how, and checks that between them make every one of those calls.
+FAULTS='pipe2:EMFILE pipe2:ENFILE epoll_create1:EMFILE epoll_create1:ENOMEM epoll_ctl:ENOMEM
+	epoll_ctl:ENOSPC epoll_pwait2:EINTR epoll_pwait2:ENOSYS epoll_pwait2:EPERM epoll_pwait:EINTR
+	eventfd2:EMFILE timerfd_create:EMFILE signalfd4:EMFILE inotify_init1:EMFILE
+	inotify_add_watch:ENOSPC fcntl:EMFILE fcntl:EINVAL clone3:EAGAIN clone3:ENOSYS mmap:ENOMEM
+	mprotect:ENOMEM newfstatat:ENOMEM fstat:ENOMEM process_vm_readv:EPERM pwritev2:ENOSYS
+	write:EINTR read:EINTR poll:EINTR dup3:EMFILE getsockopt:ENOBUFS socket:EMFILE sendto:ENOBUFS
+	recvfrom:EAGAIN prctl:EPERM rt_sigprocmask:EINVAL openat:EMFILE timerfd_settime:EINVAL'
+FAULTY='life_kqueue.close_wakes_a_sleeper_with_a_timeout_and_knotes
+	life_kqueue.dup_of_a_queue_is_the_queue life_kqueue.close_frees_every_descriptor_of_a_busy_queue
+	life_process.a_forked_child_makes_queues_of_its_own
+	io_close.close_with_a_dup_alive_silences_the_knotes_without_using_cpu
+	io_file.growth_wakes_with_the_new_bytes
+	engine_poll.waits_and_polls_by_turns_work_cleared_on_a_pipe
+	engine_nested.the_outer_sees_the_event_of_a_socket
+	engine_threads.a_sleeper_wakes_when_a_ready_knote_is_added_on_a_pipe
+	engine_threads.four_triggers_in_one_call_wake_four_sleepers
+	life_cancel.a_cancelled_sleeper_ends_and_its_cleanup_handlers_run'
+
+part_faults() {
+	command -v strace >/dev/null || { echo "soak faults: skipped, not installed"; return; }
+	local dir=$OUT/plain fault name n
+	build_checks "$dir" "$BUILD" '' || return 1
+	{
+		for name in shared archive; do
+			echo "life_faults-$name SOAK=1 $dir/life_faults-$name"
+			echo "life_races-$name SOAK=1 $dir/life_races-$name"
+		done
+		for fault in $FAULTS; do
+			for name in $FAULTY; do
+				for n in 1 2 3 4 5 6 7 8 9 10 12 15 20; do
+					echo "${name#*.}.$fault.$n $root/soak/under_fault ${fault%:*} ${fault#*:} $n" \
+						"$dir/${name%.*}-shared ${name#*.}"
+				done
+			done
+		done
+	} | run_lines faults
+}
+
 # How many descriptors the library holds once a program has made and closed a kqueue.
 own_descriptors() {
 	$CC -Iinclude -o "$OUT/plain/own" -x c - -x none "$BUILD/libkqueue.a" -pthread <<-'END'
@@ -103,8 +142,8 @@ own_descriptors() {
 }
 
 # Checks that meet valgrind itself: it reserves descriptors below the limit, keeps its own
-# open, runs many times slower, and lacks epoll_pwait2.
-NOT_VALGRIND='64_descriptors|without_free_descriptors|descriptor_each|very_first_kqueue|first_kqueue |leaves?_no_descriptor_of_ours|not_rounded_up|absolute_and_a_relative|take_no_memory|no_room_for_signals|among_busy_threads|^cost'
+# open, runs many times slower, lacks epoll_pwait2, and makes calls that life_faults would fail.
+NOT_VALGRIND='64_descriptors|without_free_descriptors|descriptor_each|very_first_kqueue|first_kqueue |leaves?_no_descriptor_of_ours|not_rounded_up|absolute_and_a_relative|take_no_memory|no_room_for_signals|among_busy_threads|^cost|^life_faults|^life_limits|^life_races'
 
 part_valgrind() {
 	command -v valgrind >/dev/null || { echo "soak valgrind: skipped, not installed"; return; }
@@ -114,8 +153,9 @@ part_valgrind() {
 	each_check "$OUT/plain" "$root/soak/under_valgrind" | grep -Ev "$NOT_VALGRIND" | run_lines valgrind
 }
 
-# A sanitizer's allocator takes locks that a child forked among busy threads finds locked.
-NOT_SANITIZED='among_busy_threads'
+# A sanitizer's allocator takes locks that a child forked among busy threads finds locked, its
+# memory grows, and its own calls would be failed by life_faults.
+NOT_SANITIZED='among_busy_threads|under_contention|^life_faults|take_no_memory|leave_nothing|exit_at_any_point'
 
 # The library and the checks under a sanitizer: $1 part, $2 its name and more for rustc,
 # $3 the same for gcc, $4 what stands before each program.
@@ -163,7 +203,7 @@ part_ports() {
 
 [ -e "$BUILD/libkqueue.so" ] || { echo "no library in $BUILD: run make first" >&2; exit 1; }
 mkdir -p "$OUT"
-for part in ${*:-repeat valgrind asan tsan ports}; do
+for part in ${*:-repeat faults valgrind asan tsan ports}; do
 	"part_$part" || bad="$bad $part"
 done
 if [ -n "$bad" ]; then

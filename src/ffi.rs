@@ -195,6 +195,9 @@ fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
 
 /// The thread of a call was cancelled in its sleep, and ends.
 extern "C" fn cancelled(call: *mut c_void) {
+    // glibc acts upon a cancellation again at the next cancellation point, also in a thread
+    // that ends already: what follows would be left half done.
+    Guarded::enter();
     // SAFETY: a call whose thread sleeps.
     let call = unsafe { &mut *call.cast::<Call>() };
     // SAFETY: it is there while the call sleeps, and taken once.

@@ -5,6 +5,9 @@
 //! here, since no panic is survived. ThreadSanitizer does not see what happens inside std,
 //! which comes compiled, so for it (`--cfg kqueue_tsan`) parking_lot's take their place.
 
+/// Here so that a model of the threads can put its own in its place.
+pub(crate) use std::sync::Arc;
+
 #[cfg(not(kqueue_tsan))]
 mod kind {
     use std::sync::PoisonError;

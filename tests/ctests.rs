@@ -50,9 +50,14 @@ ctests! {
     io_special
     io_tcp
     io_tcp_state
+    life_cancel
+    life_faults
     life_kqueue
     life_libkqueue
+    life_limits
     life_process
+    life_races
+    life_signals
     signal_action
     signal_blocked
     signal_count

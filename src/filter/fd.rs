@@ -24,7 +24,7 @@ use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EVFILT_EXCEPT, EVFILT_READ};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knote, NONE, Slot, state};
 use crate::sys::epoll::{self, Epoll};
-use crate::sys::fd as sys_fd;
+use crate::sys::{ask_twice, fd as sys_fd};
 use std::os::fd::{AsRawFd, RawFd};
 
 /// Knotes a descriptor's entry has places for: READ, WRITE, EXCEPT.
@@ -452,7 +452,7 @@ pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
 pub(super) fn is_registered(queue: &Queue, fd: RawFd, set: usize) -> bool {
     let epoll = if set == 0 { Some(&*queue.epoll) } else { queue.fds.nested(set) };
     let (Some(epoll), target) = (epoll, target(queue, fd)) else { return false };
-    match epoll.add(target, PARKED, queue.fds.token(fd, set)) {
+    match ask_twice(|| epoll.add(target, PARKED, queue.fds.token(fd, set))) {
         Err(Errno::EEXIST) => true,
         Ok(()) => {
             let _ = epoll.delete(target);

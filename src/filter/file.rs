@@ -9,7 +9,7 @@
 //! epoll cannot tell here when the number names another file, so each look compares the
 //! file's identity.
 
-use super::{Facts, ROW_FILE_READ, ROW_FILE_WRITE};
+use super::{AGAIN, Facts, ROW_FILE_READ, ROW_FILE_WRITE};
 use super::{Fate, Filter, Outcome, Queue, descriptor, growth};
 use crate::abi::{EV_CLEAR, EVFILT_READ, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
@@ -105,10 +105,12 @@ fn watch(queue: &mut Queue, slot: Slot, fd: RawFd) -> bool {
     if queue.files.get(index).watch.is_some() {
         return false;
     }
-    // Without a watch (no descriptor or no memory left) the file is looked at when the
-    // program next changes the knote.
     let watch = growth::watch(queue, slot, fd).ok();
     queue.files.get(index).watch = watch;
+    if watch.is_none() {
+        // No descriptor or no memory is left: the file is looked at in a while.
+        let _ = queue.look_again(slot, AGAIN);
+    }
     watch.is_some()
 }
 

@@ -11,6 +11,7 @@
 
 use super::{Queue, growth, signals, timers, token};
 use crate::errno::Result;
+use crate::sys::ask_twice;
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{self, BATCH, Epoll, Events};
 use std::os::fd::{AsRawFd, RawFd};
@@ -43,7 +44,7 @@ pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Resul
 fn renew_nested(queue: &mut Queue, set: usize) -> Result<()> {
     let new = Epoll::new_or_reserve()?;
     queue.epoll.add(new.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;
-    refill(queue, set, &new);
+    refill(queue, set, &new)?;
     discard_first_reports(queue, set, &new);
     if let Some(old) = queue.fds.take_nested(set) {
         drain(queue, set, &old);
@@ -63,12 +64,13 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
             new.add(nested.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;
         }
     }
-    refill(queue, 0, &new);
+    refill(queue, 0, &new)?;
     discard_first_reports(queue, 0, &new);
     let old = queue.epoll.clone();
     drain(queue, 0, &old);
     queue.waker.evict_sleepers();
-    old.replace(new)?;
+    // The sleepers stay where they are if the old set does.
+    old.replace(new).inspect_err(|_| queue.waker.withdraw())?;
     queue.waker.renewed();
     Ok(())
 }
@@ -96,12 +98,13 @@ fn look_at_sources(queue: &mut Queue) {
     growth::collect(queue);
 }
 
-/// Enters every descriptor of a set whose file still is the one it had.
-fn refill(queue: &mut Queue, set: usize, new: &Epoll) {
+/// Enters every descriptor of a set whose file still is the one it had. ENOMEM, ENOSPC: the
+/// old set has to stay.
+fn refill(queue: &mut Queue, set: usize, new: &Epoll) -> Result<()> {
     let mut gone: Vec<RawFd> = Vec::new();
     for (number, armed, token) in queue.fds.armed(set) {
         if super::fd::is_registered(queue, number, set) {
-            let _ = new.add(super::fd::target(queue, number), armed, token);
+            ask_twice(|| new.add(super::fd::target(queue, number), armed, token))?;
         } else {
             gone.push(number);
         }
@@ -109,6 +112,7 @@ fn refill(queue: &mut Queue, set: usize, new: &Epoll) {
     for number in gone {
         queue.forget(number);
     }
+    Ok(())
 }
 
 /// Takes the reports that entering caused. Level entries report again by themselves and

@@ -33,7 +33,7 @@ struct Watching {
 impl Watching {
     fn new(queue: &Queue) -> Result<Watching> {
         count_interruptions()?;
-        let fd = SignalFd::new_locked(&[])?;
+        let fd = SignalFd::silent()?;
         queue.epoll.add(fd.as_raw_fd(), epoll::IN | epoll::ET, token::SIGNALS)?;
         Ok(Watching {
             bell: OwnBell::new(queue.waker.clone()),

@@ -111,6 +111,10 @@ pub(crate) fn create() -> Result<RawFd> {
             reap();
             try_create()
         }
+        Err(Errno::ESRCH) => {
+            process().monitor.abandon_if_gone();
+            try_create()
+        }
         other => other,
     }
 }

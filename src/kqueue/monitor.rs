@@ -14,7 +14,7 @@ use crate::sync::{Condvar, Mutex};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{self, Epoll, Events, Patience};
 use crate::sys::eventfd::AlwaysReady;
-use crate::sys::signal::SignalFd;
+use crate::sys::signal::{self, SignalFd};
 use crate::sys::timerfd::TimerFd;
 use crate::sys::{fd, register, thread};
 use std::os::fd::{AsRawFd, RawFd};
@@ -70,12 +70,48 @@ struct Ticks {
 
 const SIGNALS: u64 = u64::MAX;
 const TICKS: u64 = u64::MAX - 1;
+const OVERFLOW: u64 = u64::MAX - 2;
+
+/// What the thread hears of closed kqueues by.
+struct Signals {
+    closed: SignalFd,
+    /// SIGIO, which the kernel sends when there is no room for the other. It is a program's
+    /// signal, too: this only wakes, and is never read.
+    overflow: SignalFd,
+}
+
+impl Signals {
+    fn new() -> Result<Signals> {
+        let _creating = fd::creating();
+        Ok(Signals { closed: SignalFd::new(register::own_signal())?, overflow: SignalFd::new(libc::SIGIO)? })
+    }
+
+    fn take(&self) {
+        while let Some(held) = self.closed.take() {
+            if let Some(kqueue) = process().table.by_held(held) {
+                kqueue.end_if_closed();
+            }
+        }
+    }
+
+    /// Some notices were lost: looks at all.
+    fn overflow() {
+        if signal::take_own(libc::SIGIO) {
+            super::reap();
+        }
+    }
+}
 
 fn token(held: RawFd) -> u64 {
     u64::from(held.unsigned_abs())
 }
 
 impl Monitor {
+    /// Gives up a monitor whose thread has ended; the next call starts another.
+    pub(super) fn abandon_if_gone(&self) {
+        self.post.lock().take_if(|post| !thread::is_alive(post.tid));
+    }
+
     /// The running monitor. EMFILE, ENFILE, ENOMEM: it could not be started; the next call
     /// tries again.
     pub(super) fn ensure(&self) -> Result<Arc<Post>> {
@@ -101,9 +137,7 @@ impl Monitor {
 /// The thread. The signalfd is made here: it tells of the signals of the thread that made it.
 fn run() {
     let start = &process().monitor.start;
-    let signals = SignalFd::new_locked(&[register::own_signal(), libc::SIGIO]);
-    let made = signals.and_then(|signals| Ok((Post::new(&signals)?, signals)));
-    let (post, signals) = match made {
+    let (post, signals) = match Signals::new().and_then(|signals| Ok((Post::new(&signals)?, signals))) {
         Ok((post, signals)) => (Arc::new(post), signals),
         Err(errno) => {
             start.answer(Err(errno));
@@ -119,7 +153,8 @@ fn run() {
         }
         for (token, _) in events.iter() {
             match token {
-                SIGNALS => post.take_signals(&signals),
+                SIGNALS => signals.take(),
+                OVERFLOW => Signals::overflow(),
                 TICKS => post.take_ticks(),
                 held => armed(held),
             }
@@ -136,13 +171,14 @@ fn armed(held: u64) {
 }
 
 impl Post {
-    fn new(signals: &SignalFd) -> Result<Post> {
+    fn new(signals: &Signals) -> Result<Post> {
         let clock = TimerFd::new(Clock::Monotonic)?;
         let (epoll, always_ready) = {
             let _creating = fd::creating();
             (Epoll::new()?, Arc::new(AlwaysReady::new()?))
         };
-        epoll.add(signals.as_raw_fd(), epoll::IN, SIGNALS)?;
+        epoll.add(signals.closed.as_raw_fd(), epoll::IN, SIGNALS)?;
+        epoll.add(signals.overflow.as_raw_fd(), epoll::IN | epoll::ET, OVERFLOW)?;
         epoll.add(clock.as_raw_fd(), epoll::IN | epoll::ET, TICKS)?;
         epoll::fill_reserve()?;
         Ok(Post { tid: thread::tid(), epoll, always_ready, clock, ticks: Mutex::default() })
@@ -177,19 +213,6 @@ impl Post {
     /// kernel a check of all paths.
     pub(super) fn unwatch(&self, of: &Epoll) {
         let _ = self.epoll.delete(of.as_raw_fd());
-    }
-
-    fn take_signals(&self, signals: &SignalFd) {
-        while let Some((number, held)) = signals.take() {
-            if number == register::own_signal() {
-                if let Some(kqueue) = process().table.by_held(held) {
-                    kqueue.end_if_closed();
-                }
-            } else {
-                // The realtime queue was full: something was lost.
-                super::reap();
-            }
-        }
     }
 
     /// Ticks for `kqueue` after `span` ns.

@@ -8,11 +8,10 @@
 //! notices find the right one or none.
 
 use crate::errno::{Errno, Result};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Arc, Condvar, Mutex};
 use once_cell::race::OnceBox;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 
 /// std's lock: its whole state is one word, and it never reaches beyond its slot.
 #[repr(align(64))]
@@ -68,7 +67,7 @@ impl<T> Table<T> {
         let Some(leaf) = self.leaves.get(index / LEAF) else {
             return Ok(self.high.lock().insert(number, kqueue));
         };
-        let leaf = leaf.get_or_init(|| Box::new([const { Slot(Mutex::new(None)) }; LEAF]));
+        let leaf = leaf.get_or_init(|| Box::new(core::array::from_fn(|_| Slot(Mutex::new(None)))));
         Ok(leaf[index % LEAF].0.lock().replace(kqueue))
     }
 

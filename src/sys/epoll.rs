@@ -5,7 +5,7 @@
 use super::fd::Fd;
 use super::fork::PerProcess;
 use super::sleep::{self, Nap};
-use super::{count, number, zero};
+use super::{count, number, retry, zero};
 use crate::errno::Result;
 use crate::sync::Mutex;
 use core::mem::MaybeUninit;
@@ -168,8 +168,8 @@ impl Epoll {
         let buf = events.buf.as_mut_ptr();
         // SAFETY: the buffer holds BATCH >= max entries. syscall(2) is variadic and the
         // kernel reads whole registers: every argument has a register's width.
-        let ret = unsafe { libc::syscall(libc::SYS_epoll_pwait, epoll, buf, max, now, no_mask, mask_size) };
-        let got = count(ret);
+        let look = || unsafe { libc::syscall(libc::SYS_epoll_pwait, epoll, buf, max, now, no_mask, mask_size) };
+        let got = retry(|| count(look()));
         events.len = got.unwrap_or(0);
         got.map(|_| ())
     }

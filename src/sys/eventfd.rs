@@ -40,6 +40,9 @@ impl AlwaysReady {
     }
 }
 
+/// How often entering is tried.
+const TRIES: usize = 3;
+
 /// Makes an epoll ready that nothing in the kernel made ready: for one wait, or, *lit*, for
 /// as long as it is wanted.
 pub(crate) struct Waker {
@@ -70,10 +73,15 @@ impl Waker {
     fn enter(&self) {
         let trigger = if self.lit.load(Ordering::Acquire) { 0 } else { epoll::ET };
         let (ready, mask) = (self.ready.as_raw_fd(), epoll::IN | trigger);
-        if self.epoll.modify(ready, mask, self.token) == Err(Errno::ENOENT) {
-            // Another thread may be doing the same.
-            let _ = self.epoll.add(ready, mask, self.token);
+        for _ in 0..TRIES {
+            let asked = self.epoll.modify(ready, mask, self.token);
+            // Another thread may be adding it at the same time.
+            if asked.is_ok() || asked == Err(Errno::ENOENT) && self.epoll.add(ready, mask, self.token).is_ok() {
+                return;
+            }
         }
+        // No memory: the next wake-up tries again.
+        self.posted.store(false, Ordering::Release);
     }
 
     /// A wait brought the wake-up back: the next one is told anew. To be called before

@@ -8,7 +8,7 @@
 
 use super::register::{self, Note};
 pub(crate) use super::register::{creating, generation};
-use super::{number, retry};
+use super::{ask_twice, number, raw};
 use crate::errno::Result;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -78,12 +78,14 @@ fn move_up(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() >= FLOOR {
         return Ok(fd);
     }
-    match dup_above(&fd, FLOOR) {
-        Ok(moved) => Ok(moved),
+    let moved = match dup_above(&fd, FLOOR) {
         // The limit is lower, or all above is taken.
-        Err(_) if fd.as_raw_fd() > 2 => Ok(fd),
+        Err(_) if fd.as_raw_fd() > 2 => return Ok(fd),
         Err(_) => dup_above(&fd, 3),
-    }
+        moved => moved,
+    };
+    raw::close(fd.into_raw_fd());
+    moved
 }
 
 fn dup_above(fd: &OwnedFd, floor: RawFd) -> Result<OwnedFd> {
@@ -109,8 +111,7 @@ pub(crate) fn status_flags(fd: RawFd) -> Result<libc::c_int> {
 /// POLLERR, POLLHUP and POLLNVAL.
 pub(crate) fn poll_now(fd: RawFd, events: i16) -> i16 {
     let mut one = libc::pollfd { fd, events, revents: 0 };
-    // SAFETY: one valid pollfd; a zero timeout never sleeps.
-    let polled = retry(|| number(unsafe { libc::poll(&raw mut one, 1, 0) }));
+    let polled = ask_twice(|| raw::poll(core::slice::from_mut(&mut one)));
     if polled.is_ok() { one.revents } else { 0 }
 }
 
@@ -119,9 +120,7 @@ pub(crate) fn hung_up(fds: &[RawFd]) -> Vec<usize> {
     let mut found = Vec::new();
     for (start, chunk) in fds.chunks(64).enumerate() {
         let mut set: Vec<libc::pollfd> = chunk.iter().map(|&fd| libc::pollfd { fd, events: 0, revents: 0 }).collect();
-        let len = set.len() as libc::nfds_t;
-        // SAFETY: the pointer and length describe `set`; a zero timeout never sleeps.
-        if retry(|| number(unsafe { libc::poll(set.as_mut_ptr(), len, 0) })).is_err() {
+        if raw::poll(&mut set).is_err() {
             // More at once than RLIMIT_NOFILE allows by now.
             set.iter_mut().for_each(|one| one.revents = poll_now(one.fd, 0));
         }

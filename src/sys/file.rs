@@ -2,15 +2,16 @@
 
 #![allow(unsafe_code)]
 
-use super::{number, zero};
+use super::{ask_twice, number, raw, zero};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
+use std::ffi::CString;
 use std::os::fd::RawFd;
 
 fn fstat(fd: RawFd) -> Result<libc::stat> {
     let mut stat = MaybeUninit::uninit();
     // SAFETY: `stat` has room for the answer.
-    zero(unsafe { libc::fstat(fd, stat.as_mut_ptr()) })?;
+    ask_twice(|| zero(unsafe { libc::fstat(fd, stat.as_mut_ptr()) }))?;
     // SAFETY: filled in by the successful call.
     Ok(unsafe { stat.assume_init() })
 }
@@ -85,13 +86,13 @@ pub(crate) fn pipe_capacity(fd: RawFd) -> Result<usize> {
 
 /// Whether `fd` is an eventfd, and the value of its counter, from /proc/self/fdinfo.
 pub(crate) fn eventfd_count(fd: RawFd) -> Option<u64> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    let path = CString::new(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    let info = raw::read_text(&path).ok()?;
     let hex = info.lines().find_map(|line| line.strip_prefix("eventfd-count:"))?;
     u64::from_str_radix(hex.trim(), 16).ok()
 }
 
 /// write(2) to standard error of one whole line; what cannot be written is lost.
 pub(crate) fn write_stderr(line: &[u8]) {
-    // SAFETY: pointer and length describe `line`.
-    unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
+    let _ = raw::write(2, line);
 }

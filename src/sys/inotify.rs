@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::fd::{self, Fd};
-use super::{count, number, zero};
+use super::{number, raw, retry, zero};
 use crate::errno::Result;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -44,8 +44,7 @@ impl Inotify {
     /// when there was nothing.
     pub(crate) fn read(&self, mut each: impl FnMut(i32, u32)) -> bool {
         let mut buf = [0u8; 1024];
-        // SAFETY: pointer and length describe `buf`; the descriptor does not block.
-        let got = count(unsafe { libc::read(self.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) } as libc::c_long);
+        let got = retry(|| raw::read(self.as_raw_fd(), &mut buf));
         let mut rest = buf.get(..got.unwrap_or(0)).unwrap_or(&[]);
         let any = !rest.is_empty();
         while let Some((head, tail)) = rest.split_at_checked(size_of::<libc::inotify_event>()) {

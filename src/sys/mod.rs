@@ -20,6 +20,7 @@ pub(crate) mod netlink;
 pub(crate) mod pending;
 pub(crate) mod pipe;
 pub(crate) mod process;
+mod raw;
 pub(crate) mod register;
 pub(crate) mod signal;
 pub(crate) mod sleep;
@@ -52,5 +53,14 @@ fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
             Err(Errno::EINTR) => {}
             other => return other,
         }
+    }
+}
+
+/// Asks once more what failed for want of memory or room in the kernel, where that must not
+/// be taken for an answer.
+pub(crate) fn ask_twice<T>(mut question: impl FnMut() -> Result<T>) -> Result<T> {
+    match question() {
+        Err(Errno::ENOMEM | Errno::ENOSPC) => question(),
+        answer => answer,
     }
 }

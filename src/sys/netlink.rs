@@ -5,7 +5,7 @@
 
 use super::fd::{self, Fd};
 use super::fork::PerProcess;
-use super::{count, number};
+use super::{number, raw};
 use crate::errno::{Errno, Result};
 use crate::sync::Mutex;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -30,13 +30,10 @@ pub(crate) fn unix_backlog(inode: u64) -> Result<usize> {
     }
     let fd = socket.as_ref().ok_or(Errno::EBADF)?;
     let request = request(inode);
-    // SAFETY: pointer and length describe `request`; the socket does not block.
-    count(unsafe { libc::send(fd.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } as libc::c_long)?;
+    raw::send(fd.as_raw_fd(), &request)?;
+    // The kernel has answered in send().
     let mut answer = [0u8; 512];
-    // SAFETY: pointer and length describe `answer`; the kernel has answered in send().
-    let got =
-        count(unsafe { libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), libc::MSG_DONTWAIT) }
-            as libc::c_long)?;
+    let got = raw::receive(fd.as_raw_fd(), &mut answer)?;
     queue_length(answer.get(..got).unwrap_or(&[])).ok_or(Errno::ENOENT)
 }
 

@@ -16,13 +16,13 @@
 
 #![allow(unsafe_code)]
 
-use super::{count, fd, hook, process, signal, thread};
+use super::{count, fd, hook, process, raw, signal, thread};
 use crate::errno::{Errno, Result};
 use core::cell::Cell;
+use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use libc::{c_int, c_long, pid_t, siginfo_t};
-use std::fs::File;
-use std::io::Read;
+use std::ffi::CString;
 
 /// In `si_errno`, which Linux leaves 0: counted already.
 const MARK: c_int = 0x6b71;
@@ -51,24 +51,26 @@ pub(super) unsafe fn unmark(info: *mut siginfo_t) -> bool {
     marked
 }
 
-pub(super) const STATUS_SIZE: usize = 4096;
-
 /// The text of a /proc/*/status.
-pub(super) struct Status<'a>(&'a str);
+pub(super) struct Status(String);
 
-impl<'a> Status<'a> {
-    pub(super) fn read(path: &str, text: &'a mut [u8; STATUS_SIZE]) -> Option<Status<'a>> {
-        // No child shall inherit it.
+impl Status {
+    fn read(path: &CStr) -> Option<Status> {
+        // No child shall inherit the descriptor.
         let _creating = fd::creating();
-        let length = File::open(path).ok()?.read(text).ok()?;
-        core::str::from_utf8(text.get(..length)?).ok().map(Status)
+        raw::read_text(path).ok().map(Status)
+    }
+
+    /// The calling thread's.
+    pub(super) fn of_thread() -> Option<Status> {
+        Status::read(c"/proc/thread-self/status")
     }
 
     fn field(&self, name: &str) -> Option<&str> {
         self.0.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
     }
 
-    /// A set of signals, in hexadecimal.
+    /// A set of signals, signal 1 as the lowest bit.
     pub(super) fn mask(&self, name: &str) -> Option<u64> {
         u64::from_str_radix(self.field(name)?, 16).ok()
     }
@@ -94,12 +96,11 @@ pub(crate) fn begin(mask: u64) -> bool {
 /// some were taken and given back, so that signalfds will tell of them again.
 pub(crate) fn look(mask: u64) -> bool {
     let pending = pending(mask);
-    let mut text = [0; STATUS_SIZE];
     if pending == 0 {
         return false;
     }
     // Without /proc nobody knows whose they are. The next call looks again.
-    let Some(status) = Status::read("/proc/thread-self/status", &mut text) else { return false };
+    let Some(status) = Status::of_thread() else { return false };
     let shared = pending & status.mask("ShdPnd:").unwrap_or(0);
     let mut own = pending & status.mask("SigPnd:").unwrap_or(0);
     if LOOKED.get() {
@@ -126,9 +127,9 @@ fn blocked_everywhere(mask: u64) -> u64 {
         return 0;
     }
     let Some(threads) = process::threads() else { return 0 };
-    let mut text = [0; STATUS_SIZE];
     threads.iter().fold(mask, |mask, thread| {
-        match Status::read(&format!("/proc/self/task/{thread}/status"), &mut text) {
+        let path = CString::new(format!("/proc/self/task/{thread}/status"));
+        match path.ok().and_then(|path| Status::read(&path)) {
             Some(status) => mask & status.mask("SigBlk:").unwrap_or(0),
             // It has ended meanwhile.
             None => mask,

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::fd::{self, Fd};
-use super::{file, zero};
+use super::{file, raw, retry, zero};
 use crate::errno::{Errno, Result};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -97,8 +97,8 @@ impl Held {
             return Err(Errno::EBADF);
         }
         let mut bytes = [0u8; 16];
-        // SAFETY: the buffer is valid; O_NONBLOCK keeps the read from sleeping.
-        unsafe { libc::read(user, bytes.as_mut_ptr().cast(), bytes.len()) };
+        // O_NONBLOCK keeps the read from sleeping; EAGAIN: no byte is in it.
+        let _ = retry(|| raw::read(user, &mut bytes));
         Ok(())
     }
 }

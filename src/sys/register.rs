@@ -10,7 +10,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{number, signal};
+use super::{number, raw, signal};
 use crate::errno::{Errno, Result};
 use crate::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -120,8 +120,7 @@ impl Note {
         let Some(line) = line(self.fd) else { return };
         let owned = line.owner.compare_exchange(self.owner, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if close && owned && is_marked(self.fd) {
-            // SAFETY: the number is ours, and its owner is done with it.
-            unsafe { libc::close(self.fd) };
+            raw::close(self.fd);
         }
     }
 }
@@ -139,8 +138,7 @@ pub(super) fn close_all_in_child() {
             let Ok(fd) = RawFd::try_from(chunk * CHUNK + at) else { continue };
             let inode = line.inode.load(Ordering::Relaxed);
             if if inode == 0 { is_marked(fd) } else { super::file::inode(fd) == Ok(inode) } {
-                // SAFETY: the number is the library's, or the kqueue's own pipe end.
-                unsafe { libc::close(fd) };
+                raw::close(fd);
             }
         }
     }

@@ -5,7 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::fd::Fd;
-use super::{count, hook, number};
+use super::pending::Status;
+use super::{count, hook, number, raw, retry};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -83,10 +84,11 @@ pub(super) fn write_byte_without_sigpipe(fd: RawFd) -> Result<()> {
     let (pipe, vectors, own_position, flags): (c_long, c_long, c_long, c_long) =
         (fd.into(), 1, -1, RWF_NOSIGNAL.into());
     // SAFETY: one valid vector, only read from; every argument has a register's width.
-    let ret =
-        unsafe { libc::syscall(libc::SYS_pwritev2, pipe, &raw const iov, vectors, own_position, own_position, flags) };
-    match count(ret) {
-        Err(Errno::ENOTSUP | Errno::EINVAL | Errno::ENOSYS) => write_byte_masked(fd),
+    let write = || unsafe {
+        libc::syscall(libc::SYS_pwritev2, pipe, &raw const iov, vectors, own_position, own_position, flags)
+    };
+    match retry(|| count(write())) {
+        Err(Errno::ENOTSUP | Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => write_byte_masked(fd),
         other => other.map(|_| ()),
     }
 }
@@ -100,13 +102,9 @@ fn write_byte_masked(fd: RawFd) -> Result<()> {
     // SAFETY: `pending` is initialised.
     let was_pending = unsafe { libc::sigismember(&raw const pending, libc::SIGPIPE) } == 1;
     let old = block(&pipe);
-    // SAFETY: one byte from a valid buffer.
-    let ret = unsafe { libc::write(fd, [1u8].as_ptr().cast(), 1) };
-    let result = count(ret as c_long).map(|_| ());
+    let result = retry(|| raw::write(fd, &[1])).map(|_| ());
     if result.is_err() && !was_pending {
-        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: valid set and timeout; no siginfo is asked for.
-        unsafe { libc::sigtimedwait(&raw const pipe, core::ptr::null_mut(), &raw const now) };
+        let _ = raw::take_signal(&pipe);
     }
     restore(&old);
     result
@@ -132,8 +130,8 @@ fn action(signal: libc::c_int) -> Option<libc::sigaction> {
     (!failed).then(|| unsafe { action.assume_init() })
 }
 
-/// signalfd(2) on the monitor's signals, made and read by the monitor thread itself:
-/// a signalfd tells a thread of the signals sent to that thread.
+/// signalfd(2) on one of the monitor's signals, made and read by the monitor thread itself:
+/// a signalfd tells a thread of the signals sent to that thread, and to the process.
 pub(crate) struct SignalFd(Fd);
 
 impl AsRawFd for SignalFd {
@@ -144,18 +142,22 @@ impl AsRawFd for SignalFd {
 
 impl SignalFd {
     /// The caller holds [`super::fd::creating`].
-    pub(crate) fn new(signals: &[libc::c_int]) -> Result<SignalFd> {
-        let set = set_of(signals);
+    pub(crate) fn new(signal: libc::c_int) -> Result<SignalFd> {
+        SignalFd::of(hook::bit(signal))
+    }
+
+    fn of(mask: u64) -> Result<SignalFd> {
+        let set = set_from(mask);
         // SAFETY: `set` is valid; -1 asks for a new descriptor.
         let fd = number(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
         // SAFETY: fresh and ours.
         Ok(SignalFd(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
     }
 
-    /// As [`SignalFd::new`], for callers that do not hold the lock.
-    pub(crate) fn new_locked(signals: &[libc::c_int]) -> Result<SignalFd> {
+    /// One that tells of nothing yet. The caller does not hold the lock.
+    pub(crate) fn silent() -> Result<SignalFd> {
         let _creating = super::fd::creating();
-        SignalFd::new(signals)
+        SignalFd::of(0)
     }
 
     /// Tells of the signals in `mask` from now on.
@@ -165,20 +167,23 @@ impl SignalFd {
         number(unsafe { libc::signalfd(self.0.as_raw_fd(), &raw const set, 0) }).map(|_| ())
     }
 
-    /// The next pending signal: its number and, for F_SETSIG's, the descriptor it is
-    /// about. `None` when there is no more.
-    pub(crate) fn take(&self) -> Option<(libc::c_int, RawFd)> {
-        let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
-        let size = size_of::<libc::signalfd_siginfo>();
-        // SAFETY: the buffer has `size` bytes; the descriptor does not block.
-        let got = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
-        if usize::try_from(got) != Ok(size) {
-            return None;
-        }
-        // SAFETY: all bytes are initialised, by zeroed() and by the kernel.
-        let info = unsafe { info.assume_init() };
-        Some((libc::c_int::try_from(info.ssi_signo).unwrap_or(0), info.ssi_fd))
+    /// The next pending signal: for F_SETSIG's, the descriptor it is about. `None` when there
+    /// is no more.
+    pub(crate) fn take(&self) -> Option<RawFd> {
+        let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+        let got = raw::read(self.0.as_raw_fd(), &mut info).ok()?;
+        let at = core::mem::offset_of!(libc::signalfd_siginfo, ssi_fd);
+        let fd = info.get(at..at + size_of::<RawFd>()).filter(|_| got == info.len())?;
+        fd.try_into().ok().map(RawFd::from_ne_bytes)
     }
+}
+
+/// Takes back a signal that was sent to the calling thread itself, which blocks it; false
+/// if none was. One that was sent to the process is left to the program.
+pub(crate) fn take_own(signal: libc::c_int) -> bool {
+    let pending = Status::of_thread().and_then(|status| status.mask("SigPnd:")).unwrap_or(0);
+    // The kernel gives a thread its own signals first.
+    pending & hook::bit(signal) != 0 && raw::take_signal(&set_of(&[signal])).is_ok()
 }
 
 /// libc's own two signals, 32 and 33: cancellation and setuid.
@@ -187,11 +192,8 @@ pub(super) const LIBCS_OWN: u64 = 0b11 << 31;
 /// Whether the process has a handler installed, so that what disturbed a sleeping thread
 /// was one. Those of `but` do not count.
 fn handlers_installed(but: u64) -> bool {
-    let mut text = [0; super::pending::STATUS_SIZE];
-    let Some(status) = super::pending::Status::read("/proc/thread-self/status", &mut text) else {
-        return true;
-    };
-    status.mask("SigCgt:").is_none_or(|bits| bits & !LIBCS_OWN & !but != 0)
+    let caught = Status::of_thread().and_then(|status| status.mask("SigCgt:"));
+    caught.is_none_or(|bits| bits & !LIBCS_OWN & !but != 0)
 }
 
 /// Whether a handler can have run without a trace on the calling thread's stack: on an

@@ -155,7 +155,8 @@ unsafe extern "C" fn wait(nap: *mut Nap, events: *mut Events) {
         let time = if nap.patience.nanos().is_some() { &raw const time as c_long } else { 0 };
         // SAFETY: the buffer holds BATCH >= max entries, the time lives through the call.
         nap.outcome = unsafe { wait_call(epoll, buffer, max, time, libc::SYS_epoll_pwait2) };
-        if nap.outcome.ret != -i64::from(libc::ENOSYS) {
+        // EPERM: a sandbox older than the call.
+        if nap.outcome.ret != -i64::from(libc::ENOSYS) && nap.outcome.ret != -i64::from(libc::EPERM) {
             return;
         }
         NO_PWAIT2.store(true, Ordering::Relaxed);

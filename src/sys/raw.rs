@@ -1,0 +1,93 @@
+//! Calls that libc makes cancellation points, made past it.
+//!
+//! Cancellation is off while the library works, but that is not enough: pthread_cancel(3)
+//! may have seen a thread in its cancellable sleep and send the signal afterwards, and
+//! libc's handler acts on it inside any cancellation point whose state it finds
+//! asynchronous, as libc itself makes it for the time of the call. So no such call of libc's
+//! may happen while a lock is held. The program's next one acts on the cancellation.
+
+#![allow(unsafe_code)]
+
+use super::{clock, count, retry, zero};
+use crate::errno::Result;
+use core::ffi::CStr;
+use libc::{c_int, c_long, c_void};
+use std::os::fd::RawFd;
+
+/// read(2).
+pub(super) fn read(fd: RawFd, into: &mut [u8]) -> Result<usize> {
+    // SAFETY: pointer and length describe `into`.
+    count(unsafe { libc::syscall(libc::SYS_read, c_long::from(fd), into.as_mut_ptr(), into.len()) })
+}
+
+/// write(2).
+pub(super) fn write(fd: RawFd, bytes: &[u8]) -> Result<usize> {
+    // SAFETY: pointer and length describe `bytes`.
+    count(unsafe { libc::syscall(libc::SYS_write, c_long::from(fd), bytes.as_ptr(), bytes.len()) })
+}
+
+/// close(2); whatever it answers the number is free.
+pub(super) fn close(fd: RawFd) {
+    // SAFETY: touches no memory. That the number may be closed is the caller's affair, as
+    // with any descriptor.
+    unsafe { libc::syscall(libc::SYS_close, c_long::from(fd)) };
+}
+
+/// poll(2) without waiting.
+pub(super) fn poll(set: &mut [libc::pollfd]) -> Result<usize> {
+    let now = clock::timespec(0);
+    let (no_mask, mask_size): (c_long, c_long) = (0, 8);
+    // SAFETY: pointer and length describe `set`; the time lives through the call.
+    let ask = |set: &mut [libc::pollfd]| unsafe {
+        libc::syscall(libc::SYS_ppoll, set.as_mut_ptr(), set.len(), &raw const now, no_mask, mask_size)
+    };
+    retry(|| count(ask(set)))
+}
+
+/// send(2) on a connected socket, or to the kernel.
+pub(super) fn send(fd: RawFd, bytes: &[u8]) -> Result<usize> {
+    let (flags, nobody, no_size): (c_long, c_long, c_long) = (0, 0, 0);
+    // SAFETY: pointer and length describe `bytes`; no address is given.
+    count(unsafe {
+        libc::syscall(libc::SYS_sendto, c_long::from(fd), bytes.as_ptr(), bytes.len(), flags, nobody, no_size)
+    })
+}
+
+/// recv(2) without waiting.
+pub(super) fn receive(fd: RawFd, into: &mut [u8]) -> Result<usize> {
+    let (flags, nobody, no_size): (c_long, c_long, c_long) = (libc::MSG_DONTWAIT.into(), 0, 0);
+    // SAFETY: pointer and length describe `into`; the sender's address is not asked for.
+    count(unsafe {
+        libc::syscall(libc::SYS_recvfrom, c_long::from(fd), into.as_mut_ptr(), into.len(), flags, nobody, no_size)
+    })
+}
+
+/// sigtimedwait(2) without waiting or wanting to know more.
+pub(super) fn take_signal(set: &libc::sigset_t) -> Result<()> {
+    let now = clock::timespec(0);
+    let (no_info, mask_size): (c_long, c_long) = (0, 8);
+    let set: *const c_void = core::ptr::from_ref(set).cast();
+    // SAFETY: the kernel reads the set's first eight bytes; the time lives through the call.
+    let taken = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, set, no_info, &raw const now, mask_size) };
+    zero(if taken == -1 { -1 } else { 0 })
+}
+
+/// The text of a small file in /proc.
+pub(super) fn read_text(path: &CStr) -> Result<String> {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    let (here, flags) = (c_long::from(libc::AT_FDCWD), c_long::from(flags));
+    // SAFETY: `path` is a C string.
+    let fd = retry(|| count(unsafe { libc::syscall(libc::SYS_openat, here, path.as_ptr(), flags) }))?;
+    let fd = c_int::try_from(fd).unwrap_or(-1);
+    let mut bytes = Vec::new();
+    let result = loop {
+        let mut some = [0u8; 512];
+        match retry(|| read(fd, &mut some)) {
+            Ok(0) => break Ok(()),
+            Ok(got) => bytes.extend_from_slice(some.get(..got).unwrap_or(&[])),
+            Err(errno) => break Err(errno),
+        }
+    };
+    close(fd);
+    result.map(|()| String::from_utf8_lossy(&bytes).into_owned())
+}
