@@ -20,6 +20,8 @@
 
 #[path = "ratios/api.rs"]
 mod api;
+#[path = "ratios/files.rs"]
+mod files;
 #[path = "ratios/frame.rs"]
 mod frame;
 #[path = "ratios/ready.rs"]
@@ -74,7 +76,7 @@ fn args() -> Outcome<Args> {
 }
 
 fn workloads(words: &[String]) -> impl Iterator<Item = Workload> {
-    let all = [ready::list(), traffic::list(), wakeups::list(), timers::list()];
+    let all = [ready::list(), traffic::list(), wakeups::list(), timers::list(), files::list()];
     let chosen = move |w: &Workload| words.is_empty() || words.iter().any(|x| w.name.contains(x));
     all.into_iter().flatten().filter(chosen)
 }

@@ -9,6 +9,9 @@
 #include "fault_inject.h"
 #include <netinet/in.h>
 
+/* Descriptors that serve all kqueues of a process, at most: they come with the first. */
+enum { SHARED = 6 };
+
 /* --- steps ------------------------------------------------------------------ */
 
 static int sane(int error)
@@ -28,7 +31,7 @@ static int must_kqueue(void)
 	if (kq < 0) {
 		OK(sane(errno));
 		/* What serves all kqueues of the process may be there already. */
-		OK(count_fds() <= before + 6);
+		OK(count_fds() <= before + SHARED);
 		kq = kqueue();
 		OK(kq >= 0);
 	}
@@ -113,8 +116,8 @@ static void must_close(int kq, int before)
 	OK(close(kq) == 0);
 	OK(INSIDE(drain_closed()) == 0);
 	libkqueue_drain_pending_close();
-	/* The thread's own five stay for the next kqueue. */
-	UNTIL(count_fds() <= before + 5);
+	/* What serves all kqueues stays for the next. */
+	UNTIL(count_fds() <= before + SHARED);
 }
 
 /* Makes a kqueue that needs everything anew, and sees that it works. */

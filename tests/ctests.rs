@@ -41,6 +41,7 @@ ctests! {
     engine_races
     engine_threads
     engine_waits
+    fs_mounts
     io_close
     io_file
     io_local
@@ -65,6 +66,10 @@ ctests! {
     user_timer_life
     user_timer_timer
     user_timer_user
+    vnode_directory
+    vnode_file
+    vnode_life
+    vnode_limits
 }
 
 /// Status of a program that could run none of its checks here.

@@ -4,9 +4,12 @@
 //! are known to suffice, and a workload that goes on after a failure measures nothing.
 
 use libc::{c_int, c_void, epoll_event, itimerspec, pollfd, timespec};
+use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::ptr;
 
 /// The return of a call that must not fail.
@@ -120,6 +123,47 @@ pub(crate) fn read(fd: RawFd, buf: &mut [u8]) -> usize {
     // SAFETY: pointer and length are those of a slice.
     let n = unsafe { libc::read(fd, buf.as_mut_ptr().cast::<c_void>(), buf.len()) };
     must_len(n, "read")
+}
+
+/// A file that has no name, for appending.
+pub(crate) fn unnamed_file() -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).append(true).custom_flags(libc::O_TMPFILE).open(std::env::temp_dir())
+}
+
+/// An inotify instance that does not block.
+pub(crate) fn inotify() -> OwnedFd {
+    // SAFETY: plain flags.
+    owned(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) }, "inotify_init1")
+}
+
+/// Watches the file behind `fd` for writes; the watch's number.
+pub(crate) fn inotify_watch(ino: RawFd, fd: RawFd) -> usize {
+    let path = CString::new(format!("/proc/self/fd/{fd}")).unwrap_or_default();
+    // SAFETY: the path is a C string.
+    must(unsafe { libc::inotify_add_watch(ino, path.as_ptr(), libc::IN_MODIFY) }, "inotify_add_watch") as usize
+}
+
+/// Reads all that is queued and looks at each file. The number of those that have grown
+/// beyond the size beside them, which is replaced.
+#[inline]
+pub(crate) fn inotify_events(ino: RawFd, buf: &mut [u8], by_watch: &mut [(RawFd, i64)]) -> usize {
+    let head = size_of::<libc::inotify_event>();
+    let mut grown = 0;
+    let got = read(ino, buf);
+    // No names: these watches are not on directories.
+    for event in buf[..got].chunks_exact(head) {
+        let watch = event[..4].try_into().map_or(0, u32::from_ne_bytes);
+        let (fd, size) = &mut by_watch[watch as usize];
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: `stat` has room for the answer.
+        must(unsafe { libc::fstat(*fd, stat.as_mut_ptr()) }, "fstat");
+        // SAFETY: filled in by the call.
+        let now = unsafe { stat.assume_init_ref() }.st_size;
+        grown += usize::from(now > *size);
+        *size = now;
+    }
+    grown
 }
 
 /// Bytes that can be read now.

@@ -9,12 +9,15 @@
 //! epoll cannot tell here when the number names another file, so each look compares the
 //! file's identity.
 
-use super::{AGAIN, Facts, ROW_FILE_READ, ROW_FILE_WRITE};
-use super::{Fate, Filter, Outcome, Queue, descriptor, growth};
+use super::inodes::{self, Watch, news};
+use super::kept::Kept;
+use super::{Facts, ROW_FILE_READ, ROW_FILE_WRITE};
+use super::{Fate, Filter, Outcome, Queue, RETRY, descriptor};
 use crate::abi::{EV_CLEAR, EVFILT_READ, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
 use crate::sys::file::{self, Sort};
+use crate::sys::inotify::IN_MODIFY;
 use std::os::fd::RawFd;
 
 /// Rows of the two filters on files.
@@ -22,35 +25,15 @@ pub(crate) struct FileRead;
 pub(crate) struct FileWrite;
 
 /// What a knote on a file keeps, by `own`.
-#[derive(Clone, Copy)]
 pub(crate) struct Watched {
     identity: (u64, u64),
     regular: bool,
-    /// The inotify watch, once the end was reached.
-    watch: Option<i32>,
+    /// The watch on it, once the end was reached.
+    watch: Option<Watch>,
 }
 
 /// The files of a kqueue.
-#[derive(Default)]
-pub(crate) struct Files {
-    files: Vec<Watched>,
-    free: Vec<u32>,
-}
-
-impl Files {
-    fn insert(&mut self, file: Watched) -> u32 {
-        if let Some(index) = self.free.pop() {
-            self.files[index as usize] = file;
-            return index;
-        }
-        self.files.push(file);
-        u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
-    }
-
-    fn get(&mut self, index: u32) -> &mut Watched {
-        &mut self.files[index as usize]
-    }
-}
+pub(crate) type Files = Kept<Watched>;
 
 /// Attaches a knote to a descriptor epoll refused. EINVAL for filters that have no
 /// meaning there.
@@ -91,27 +74,35 @@ fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
 
 fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let result = check(queue, slot).map(|_| ());
-    let index = queue.knotes[slot].own;
-    if let Some(watch) = queue.files.get(index).watch.take() {
-        growth::unwatch(queue, slot, watch);
+    let file = queue.files.take(queue.knotes[slot].own);
+    if let Some(watch) = file.and_then(|file| file.watch) {
+        inodes::unwatch(queue, slot, &watch);
     }
-    queue.files.free.push(index);
     result
 }
 
-/// Waits for the file to be written, from the first time its end is reached.
+/// Waits for the file to be written, from the first time its end is reached. Whether it
+/// has begun to.
 fn watch(queue: &mut Queue, slot: Slot, fd: RawFd) -> bool {
     let index = queue.knotes[slot].own;
     if queue.files.get(index).watch.is_some() {
         return false;
     }
-    let watch = growth::watch(queue, slot, fd).ok();
-    queue.files.get(index).watch = watch;
+    let watch = inodes::watch(queue, slot, fd, IN_MODIFY).ok();
     if watch.is_none() {
-        // No descriptor or no memory is left: the file is looked at in a while.
-        let _ = queue.look_again(slot, AGAIN);
+        // If a timer cannot be had either, the next change of the knote looks again.
+        let _ = queue.look_again(slot, RETRY);
     }
-    watch.is_some()
+    queue.files.get(index).watch = watch;
+    true
+}
+
+/// Has the next write told anew. To be called before the file is looked at.
+fn heard(file: &mut Watched) {
+    if file.watch.as_ref().is_some_and(|watch| watch.take() & news::UNWATCHED != 0) {
+        // The last of its names is gone, and it is still open.
+        file.watch = None;
+    }
 }
 
 impl Filter for FileRead {
@@ -145,8 +136,9 @@ impl Filter for FileRead {
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
         let Ok(fd) = check(queue, slot) else { return Outcome::Gone };
-        let knote = queue.knotes[slot];
-        let always = !queue.files.get(knote.own).regular;
+        let file = queue.files.get(queue.knotes[slot].own);
+        heard(file);
+        let always = !file.regular;
         let mut unread = if always { Ok(0) } else { file::unread(fd) };
         // The file may have grown before the watch was there.
         if unread == Ok(0) && !always && watch(queue, slot, fd) {

@@ -88,6 +88,7 @@ impl Index {
     }
 
     /// Every slot in the table.
+    #[cfg(test)]
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
         self.places.iter().copied().filter(|&slot| slot != NONE)
     }

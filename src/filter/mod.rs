@@ -10,11 +10,15 @@ pub(crate) mod empty;
 pub(crate) mod except;
 pub(crate) mod fd;
 pub(crate) mod file;
-pub(crate) mod growth;
+pub(crate) mod fs;
+mod hints;
 mod index;
+pub(crate) mod inodes;
+mod kept;
 pub(crate) mod kind;
 mod letters;
 pub(crate) mod libkqueue;
+pub(crate) mod mounts;
 pub(crate) mod nested;
 pub(crate) mod read;
 pub(crate) mod rebuild;
@@ -23,13 +27,12 @@ pub(crate) mod signals;
 pub(crate) mod timer;
 pub(crate) mod timers;
 pub(crate) mod user;
+pub(crate) mod vnode;
 pub(crate) mod watched;
 pub(crate) mod write;
 
-use crate::abi::{EVFILT_EMPTY, EVFILT_SYSCOUNT};
-use crate::abi::{
-    EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_SIGNAL, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent,
-};
+use crate::abi::{EVFILT_EMPTY, EVFILT_FS, EVFILT_SIGNAL, EVFILT_SYSCOUNT, EVFILT_VNODE};
+use crate::abi::{EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knotes, NONE, Slot};
 use crate::sys::clock::Clock;
@@ -131,6 +134,8 @@ static ROWS: [Option<&dyn Filter>; 19] = {
     rows[row_of(EVFILT_LIBKQUEUE)] = Some(&libkqueue::LibKqueue);
     rows[row_of(EVFILT_EMPTY)] = Some(&empty::Empty);
     rows[row_of(EVFILT_EXCEPT)] = Some(&except::Except);
+    rows[row_of(EVFILT_VNODE)] = Some(&vnode::Vnode);
+    rows[row_of(EVFILT_FS)] = Some(&fs::Fs);
     rows[ROW_FILE_READ as usize] = Some(&file::FileRead);
     rows[ROW_FILE_WRITE as usize] = Some(&file::FileWrite);
     rows[ROW_NESTED as usize] = Some(&nested::Nested);
@@ -185,9 +190,11 @@ pub(crate) mod token {
     pub(crate) const TIMER_MONOTONIC: u64 = SOURCE | 1;
     pub(crate) const TIMER_REALTIME: u64 = SOURCE | 2;
     /// The process's inotify instance.
-    pub(crate) const GROWTH: u64 = SOURCE | 3;
+    pub(crate) const INODES: u64 = SOURCE | 3;
+    /// The mount table.
+    pub(crate) const MOUNTS: u64 = SOURCE | 5;
     /// The signalfd: a watched signal became pending.
-    pub(crate) const SIGNALS: u64 = SOURCE | 5;
+    pub(crate) const SIGNALS: u64 = SOURCE | 6;
     /// The sets nested in the kqueue's own, from number 1 on.
     pub(crate) const SETS: u64 = SOURCE | 16;
 }
@@ -203,7 +210,9 @@ pub(crate) struct Queue {
     pub(crate) waker: Arc<Waker>,
     /// epoll refused an entry because too many paths lead to its file (EINVAL).
     pub(crate) crowded: bool,
-    pub(crate) growth: Option<growth::Subscription>,
+    pub(crate) inodes: Option<inodes::Subscription>,
+    pub(crate) vnodes: vnode::Vnodes,
+    pub(crate) mounts: Option<mounts::Mounts>,
     letters: Option<Arc<letters::LetterBox>>,
     pub(crate) signals: signals::Signals,
     pub(crate) find_kqueue: FindKqueue,
@@ -217,6 +226,9 @@ pub(crate) struct Queue {
 /// How long until a knote is looked at again, ns.
 pub(crate) const AGAIN: u64 = 4_000_000;
 
+/// The same for a file that the kernel does not let us watch, ns.
+pub(crate) const RETRY: u64 = 50_000_000;
+
 impl Queue {
     pub(crate) fn new(epoll: Arc<Epoll>, waker: Arc<Waker>, find_kqueue: FindKqueue) -> Queue {
         Queue {
@@ -227,7 +239,9 @@ impl Queue {
             fds: fd::Descriptors::default(),
             files: file::Files::default(),
             timers: timers::Timers::default(),
-            growth: None,
+            inodes: None,
+            vnodes: vnode::Vnodes::default(),
+            mounts: None,
             letters: None,
             signals: signals::Signals::default(),
             find_kqueue,
@@ -294,11 +308,9 @@ impl Queue {
     pub(crate) fn forget(&mut self, fd: RawFd) {
         let mut suspects: Vec<Slot> = (0..fd::COLUMNS).filter_map(|column| self.fds.knote(fd, column)).collect();
         if self.fds.has_others(fd) {
-            let on_it = |slot: &Slot| {
-                let knote = &self.knotes[*slot];
-                knote.ident == fd as usize && ops(knote.row).on_descriptor()
-            };
-            suspects.extend(self.index.slots().filter(on_it));
+            let served = |filter: &i16| ROWS[row_of(*filter)].is_some_and(|row| row.on_descriptor());
+            let others = (1..ROW_FILE_READ).map(|row| -i16::from(row)).filter(served);
+            suspects.extend(others.filter_map(|filter| self.index.find(&self.knotes, fd as usize, filter)));
         }
         // By name: letting go of one may take another along.
         let names: Vec<u64> = suspects.into_iter().map(|slot| self.knotes.name(slot)).collect();

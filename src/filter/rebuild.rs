@@ -9,7 +9,7 @@
 //! ready; those first reports of edge entries are dropped. Then the old set is drained,
 //! which holds every edge until now; later ones come through the new set.
 
-use super::{Queue, growth, signals, timers, token};
+use super::{Queue, inodes, mounts, signals, timers, token};
 use crate::errno::Result;
 use crate::sys::ask_twice;
 use crate::sys::clock::Clock;
@@ -57,7 +57,8 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
     let new = Epoll::new_or_reserve()?;
     enter_own(&new)?;
     queue.timers.enter(&new)?;
-    growth::enter(queue, &new)?;
+    inodes::enter(queue, &new)?;
+    mounts::enter(queue, &new)?;
     signals::enter(queue, &new)?;
     for set in 1..super::fd::SETS {
         if let Some(nested) = queue.fds.nested(set) {
@@ -95,7 +96,8 @@ pub(crate) fn ask_anew(queue: &mut Queue) {
 fn look_at_sources(queue: &mut Queue) {
     timers::expire(queue, Clock::Monotonic);
     timers::expire(queue, Clock::Realtime);
-    growth::collect(queue);
+    inodes::collect(queue);
+    mounts::collect(queue);
 }
 
 /// Enters every descriptor of a set whose file still is the one it had. ENOMEM, ENOSPC: the

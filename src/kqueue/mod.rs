@@ -20,7 +20,7 @@ use crate::abi::Kevent;
 use crate::debug;
 use crate::errno::{Errno, Result};
 use crate::filter::watched::{Watcher, Watchers};
-use crate::filter::{Inner, Queue, signals, token};
+use crate::filter::{Inner, Queue, inodes, signals, token};
 use crate::sync;
 use crate::sys::epoll::{Epoll, Events, Patience};
 use crate::sys::eventfd::Waker;
@@ -83,6 +83,7 @@ impl Drop for Life {
         if self.generation == fd::generation() && self.closed.load(Ordering::Relaxed) {
             if process().table.is_empty() {
                 netlink::close();
+                inodes::close();
             }
             process().table.freed();
         }
@@ -458,7 +459,6 @@ impl Inner for Kqueue {
         let mut state = self.state.lock();
         signals::expect(&mut state.queue);
         wait::look(&self, &mut state);
-        readable::after_look(&self, &mut state);
         let pending = state.queue.knotes.ready();
         state.queue.timers.arm();
         // Looking took the events out of the epoll. The one who asks knows now; a thread
@@ -471,6 +471,7 @@ impl Inner for Kqueue {
         if pending > 0 && state.sleepers > 0 {
             self.waker.wake();
         }
+        readable::looked(&self, &mut state);
         (pending, activations)
     }
 

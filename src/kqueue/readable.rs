@@ -178,8 +178,9 @@ fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
     state.tell_watchers(kqueue);
 }
 
-/// Somebody else's look has taken out of E what the monitor would have been told of.
-pub(super) fn after_look(kqueue: &Kqueue, state: &mut State) {
+/// Somebody else looked. What that brought onto the ready list does not show in the epoll
+/// any more, where the monitor would have seen it.
+pub(super) fn looked(kqueue: &Kqueue, state: &mut State) {
     if state.readable.mark == Mark::Armed && state.queue.knotes.ready() > 0 {
         fire(kqueue, state);
     }

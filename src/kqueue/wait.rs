@@ -13,7 +13,7 @@ use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
 use crate::debug::{self, Named};
 use crate::errno::{Errno, Result};
-use crate::filter::{self, Facts, Fate, Outcome, Queue, growth, signals, timers, token};
+use crate::filter::{self, Facts, Fate, Outcome, Queue, inodes, mounts, signals, timers, token};
 use crate::knote::{Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
@@ -218,6 +218,9 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     }
     round.more = found.len() == most(room);
     absorb(kqueue, state, found)?;
+    if round.is_over() && state.queue.knotes.ready() == 0 {
+        inodes::catch_up(&mut state.queue);
+    }
     if round.more && edge_waits(&state.queue, room) || signals::take_echo(&mut state.queue) {
         merge_edges(kqueue, state, found, round)?;
     }
@@ -268,8 +271,9 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             }
             token::TIMER_MONOTONIC => timers::expire(&mut state.queue, Clock::Monotonic),
             token::TIMER_REALTIME => timers::expire(&mut state.queue, Clock::Realtime),
+            token::INODES => inodes::collect(&mut state.queue),
+            token::MOUNTS => mounts::collect(&mut state.queue),
             token::SIGNALS => signals::take(&mut state.queue),
-            token::GROWTH => growth::collect(&mut state.queue),
             token if token & token::SOURCE != 0 => absorb_set(&mut state.queue, token - token::SETS),
             token => filter::fd::report(&mut state.queue, token, 0, mask),
         }

@@ -1,12 +1,20 @@
-//! inotify(7), as far as growing files need it.
+//! inotify(7): what happens to files, by inode.
 
 #![allow(unsafe_code)]
 
 use super::fd::{self, Fd};
 use super::{number, raw, retry, zero};
 use crate::errno::Result;
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+pub(crate) use libc::{
+    IN_ACCESS, IN_ATTRIB, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_IGNORED, IN_ISDIR, IN_MODIFY,
+    IN_MOVE_SELF, IN_MOVED_FROM, IN_MOVED_TO, IN_OPEN, IN_Q_OVERFLOW,
+};
+
+/// Room for the longest event there is: a name of NAME_MAX bytes and its end.
+const LONGEST: usize = size_of::<libc::inotify_event>() + 256;
 
 /// One inotify instance. A user has 128 of them for all processes, so the library
 /// makes one for the process and no more.
@@ -18,7 +26,25 @@ impl AsRawFd for Inotify {
     }
 }
 
+/// One event. Its name is of no use to anybody; that it has one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) wd: i32,
+    /// `IN_*`.
+    pub(crate) mask: u32,
+    /// Ties the two halves of a rename together.
+    pub(crate) cookie: u32,
+    /// It is about an entry of the watched directory, not the directory itself.
+    pub(crate) named: bool,
+}
+
 impl Inotify {
+    /// Whether the number still is this instance: the program may have closed it.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.0.is_intact()
+    }
+
+    /// inotify_init1(2). EMFILE: this process or its user has too many; ENOMEM.
     pub(crate) fn new() -> Result<Inotify> {
         let _creating = fd::creating();
         // SAFETY: touches no memory.
@@ -27,12 +53,17 @@ impl Inotify {
         Ok(Inotify(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
     }
 
-    /// Watches the file behind `fd` for writes, whatever its name is by now. Two
-    /// descriptors of one file share a watch and get the same number.
-    pub(crate) fn watch_writes(&self, fd: RawFd) -> Result<i32> {
-        let path = CString::new(format!("/proc/self/fd/{fd}")).unwrap_or_default();
+    /// inotify_add_watch(2): watches the inode that `path` names now for the events of
+    /// `mask`, in place of those it was watched for. All paths of an inode share one
+    /// watch and get the same number. EACCES, ENOENT, ENOMEM, ENOSPC.
+    pub(crate) fn watch(&self, path: &CStr, mask: u32) -> Result<i32> {
         // SAFETY: `path` is a C string.
-        number(unsafe { libc::inotify_add_watch(self.as_raw_fd(), path.as_ptr(), libc::IN_MODIFY) })
+        number(unsafe { libc::inotify_add_watch(self.as_raw_fd(), path.as_ptr(), mask) })
+    }
+
+    /// The same, in addition to those it was watched for.
+    pub(crate) fn widen(&self, path: &CStr, mask: u32) -> Result<i32> {
+        self.watch(path, mask | libc::IN_MASK_ADD)
     }
 
     pub(crate) fn unwatch(&self, wd: i32) -> Result<()> {
@@ -40,19 +71,29 @@ impl Inotify {
         zero(unsafe { libc::inotify_rm_watch(self.as_raw_fd(), wd) })
     }
 
-    /// Reads what is queued, one bufferful, and calls `each` with (watch, mask). False
-    /// when there was nothing.
-    pub(crate) fn read(&self, mut each: impl FnMut(i32, u32)) -> bool {
-        let mut buf = [0u8; 1024];
-        let got = retry(|| raw::read(self.as_raw_fd(), &mut buf));
-        let mut rest = buf.get(..got.unwrap_or(0)).unwrap_or(&[]);
-        let any = !rest.is_empty();
-        while let Some((head, tail)) = rest.split_at_checked(size_of::<libc::inotify_event>()) {
-            let word = |at: usize| head.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
-            each(word(0) as i32, word(4));
-            let name = usize::try_from(word(12)).unwrap_or(usize::MAX);
-            rest = tail.get(name..).unwrap_or(&[]);
-        }
-        any
+    /// Reads what is queued, as much as `buf` holds. The second value says whether more
+    /// may be there: the kernel stops early only for want of room.
+    pub(crate) fn read<'b>(&self, buf: &'b mut [u8]) -> (Events<'b>, bool) {
+        let got = retry(|| raw::read(self.as_raw_fd(), buf)).unwrap_or(0);
+        let more = got + LONGEST > buf.len();
+        (Events { rest: buf.get(..got).unwrap_or(&[]) }, more)
+    }
+}
+
+/// The events of one read.
+#[derive(Clone)]
+pub(crate) struct Events<'b> {
+    rest: &'b [u8],
+}
+
+impl Iterator for Events<'_> {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        let (head, tail) = self.rest.split_at_checked(size_of::<libc::inotify_event>())?;
+        let word = |at: usize| head.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
+        let name = usize::try_from(word(12)).unwrap_or(usize::MAX);
+        self.rest = tail.get(name..).unwrap_or(&[]);
+        Some(Event { wd: word(0) as i32, mask: word(4), cookie: word(8), named: name > 0 })
     }
 }

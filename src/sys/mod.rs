@@ -16,6 +16,7 @@ pub(crate) mod fork;
 pub(crate) mod hook;
 pub(crate) mod inotify;
 pub(crate) mod memory;
+pub(crate) mod mounts;
 pub(crate) mod netlink;
 pub(crate) mod pending;
 pub(crate) mod pipe;

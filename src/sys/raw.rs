@@ -11,7 +11,7 @@
 use super::{clock, count, retry, zero};
 use crate::errno::Result;
 use core::ffi::CStr;
-use libc::{c_int, c_long, c_void};
+use libc::{c_long, c_void};
 use std::os::fd::RawFd;
 
 /// read(2).
@@ -72,13 +72,24 @@ pub(super) fn take_signal(set: &libc::sigset_t) -> Result<()> {
     zero(if taken == -1 { -1 } else { 0 })
 }
 
-/// The text of a small file in /proc.
-pub(super) fn read_text(path: &CStr) -> Result<String> {
+/// pread(2), for files smaller than memory.
+pub(super) fn read_at(fd: RawFd, into: &mut [u8], at: usize) -> Result<usize> {
+    // SAFETY: pointer and length describe `into`.
+    count(unsafe { libc::syscall(libc::SYS_pread64, c_long::from(fd), into.as_mut_ptr(), into.len(), at) })
+}
+
+/// open(2) for reading.
+pub(super) fn open(path: &CStr) -> Result<RawFd> {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
     let (here, flags) = (c_long::from(libc::AT_FDCWD), c_long::from(flags));
     // SAFETY: `path` is a C string.
     let fd = retry(|| count(unsafe { libc::syscall(libc::SYS_openat, here, path.as_ptr(), flags) }))?;
-    let fd = c_int::try_from(fd).unwrap_or(-1);
+    Ok(RawFd::try_from(fd).unwrap_or(-1))
+}
+
+/// The text of a small file in /proc.
+pub(super) fn read_text(path: &CStr) -> Result<String> {
+    let fd = open(path)?;
     let mut bytes = Vec::new();
     let result = loop {
         let mut some = [0u8; 512];

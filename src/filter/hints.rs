@@ -1,0 +1,173 @@
+//! What happened to a file: FreeBSD's hints, from inotify's bits and two looks at it.
+//!
+//! A BSD kernel posts a hint from inside each operation. inotify tells less: link, unlink
+//! and chmod are all IN_ATTRIB, a truncation is a write, and identical neighbours in its
+//! queue are one. So what gathered since the last look is judged once, against what the
+//! file was then and is now. Each part of the kept look is brought up to date only by
+//! news of its own kind: what is seen early, before its news, must be judged when they come.
+//!
+//! What cannot be told apart: a longer ftruncate() from a write; a shorter one from one
+//! followed by a shorter write; two changes of the link count that cancel out from chmod.
+
+use super::inodes::news;
+use crate::abi::{
+    NOTE_ATTRIB, NOTE_CLOSE, NOTE_CLOSE_WRITE, NOTE_DELETE, NOTE_EXTEND, NOTE_LINK, NOTE_OPEN, NOTE_READ, NOTE_RENAME,
+    NOTE_TRUNCATE, NOTE_WRITE,
+};
+use crate::sys::file::{Sort, Status};
+use crate::sys::inotify::{
+    IN_ACCESS, IN_ATTRIB, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_DELETE, IN_MODIFY, IN_MOVE_SELF, IN_OPEN,
+};
+
+/// What a file was at the last look.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) status: Status,
+    /// The last look found the link count changed, perhaps before all its news had come.
+    relinked: bool,
+}
+
+/// Hints with an event of their own in inotify, the same for files and directories.
+const PLAIN: [(u32, u32); 5] = [
+    (NOTE_RENAME, IN_MOVE_SELF),
+    (NOTE_OPEN, IN_OPEN),
+    (NOTE_READ, IN_ACCESS),
+    (NOTE_CLOSE, IN_CLOSE_NOWRITE),
+    (NOTE_CLOSE_WRITE, IN_CLOSE_WRITE),
+];
+/// Hints that have to be concluded, on files. An access time that was set shows as a read, and is
+/// told from one by the file's other times; a rename changes them too.
+const ON_FILES: [(u32, u32); 3] = [
+    (NOTE_WRITE | NOTE_EXTEND | NOTE_TRUNCATE, IN_MODIFY),
+    (NOTE_DELETE | NOTE_LINK, IN_ATTRIB),
+    (NOTE_ATTRIB, IN_ATTRIB | IN_MODIFY | IN_ACCESS | IN_MOVE_SELF),
+];
+/// The same on directories. One that is replaced by rename() shows IN_ATTRIB; one that is
+/// moved needs its parent watched anew. Times alone are not followed: IN_MODIFY and
+/// IN_ACCESS would tell of every file inside.
+const ON_DIRECTORIES: [(u32, u32); 4] = [
+    (NOTE_WRITE | NOTE_LINK, super::inodes::ENTRIES),
+    (NOTE_EXTEND, super::inodes::ENTRIES & !(libc::IN_CREATE | IN_DELETE)),
+    (NOTE_DELETE, IN_ATTRIB | IN_MOVE_SELF),
+    (NOTE_ATTRIB, IN_ATTRIB),
+];
+
+/// What inotify has to be asked for, for the hints in `asked`; 0: nothing.
+pub(super) fn mask(asked: u32, sort: Sort) -> u32 {
+    let own: &[(u32, u32)] = if sort == Sort::Directory { &ON_DIRECTORIES } else { &ON_FILES };
+    let all = PLAIN.iter().chain(own);
+    all.filter(|(hints, _)| asked & hints != 0).fold(0, |mask, (_, events)| mask | events)
+}
+
+/// Hints of what leaves no trace in the file: only inotify tells.
+pub(super) const TRACELESS: u32 = NOTE_OPEN | NOTE_READ | NOTE_CLOSE | NOTE_CLOSE_WRITE;
+
+impl Kept {
+    pub(super) fn new(status: Status) -> Kept {
+        Kept { status, relinked: false }
+    }
+
+    /// The news that must have been, by what is different, where there are none.
+    pub(super) fn assume(&self, now: &Status, renamed: bool) -> u32 {
+        let was = &self.status;
+        let directory = now.sort == Sort::Directory;
+        let written = was.size != now.size || was.written != now.written;
+        let touched = was.access != now.access || was.links != now.links && !directory;
+        let mut news = if renamed { IN_MOVE_SELF } else { 0 };
+        if written {
+            news |= if directory { news::ENTRIES | news::DIR_RENAMED } else { IN_MODIFY };
+        }
+        if touched || was.changed != now.changed && !written && !renamed {
+            news |= IN_ATTRIB;
+        }
+        news
+    }
+
+    /// The hints of all that has happened since the last look.
+    pub(super) fn judge(&mut self, news: u32, now: &Status, asked: u32) -> u32 {
+        let plain = PLAIN.iter().filter(|(_, events)| news & events != 0);
+        let mut hints = plain.fold(0, |hints, (hint, _)| hints | hint);
+        let was = self.status;
+        if now.sort == Sort::Directory {
+            hints |= directory(news, &was, now);
+            self.status = *now;
+            return hints & asked;
+        }
+        if news & IN_MODIFY != 0 {
+            hints |= modified(news, &was, now, asked);
+            self.status.size = now.size;
+        }
+        if news & IN_ATTRIB != 0 {
+            hints |= self.altered(news, &was, now);
+            self.status.links = now.links;
+            self.status.access = now.access;
+        }
+        let explained = news & (IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF) != 0;
+        let same = was.written == now.written && was.links == now.links;
+        if news & IN_ACCESS != 0 && !explained && same && was.changed != now.changed {
+            hints |= NOTE_ATTRIB;
+        }
+        self.status.read = now.read;
+        self.status.written = now.written;
+        self.status.changed = now.changed;
+        hints & asked
+    }
+
+    fn altered(&mut self, news: u32, was: &Status, now: &Status) -> u32 {
+        let relinked = core::mem::replace(&mut self.relinked, now.links != was.links);
+        let links = match now.links.cmp(&was.links) {
+            core::cmp::Ordering::Less => NOTE_DELETE,
+            core::cmp::Ordering::Greater => NOTE_LINK,
+            // News of a link that the last look has seen already.
+            core::cmp::Ordering::Equal if relinked && was.changed == now.changed => return 0,
+            core::cmp::Ordering::Equal => return NOTE_ATTRIB,
+        };
+        // A write sets both times alike, a read moves the access time on: neither counts.
+        let written = news & IN_MODIFY != 0 || now.written == now.changed;
+        let times = now.written != was.written && !written || now.read < was.read;
+        if times || now.access != was.access { links | NOTE_ATTRIB } else { links }
+    }
+}
+
+/// What IN_MODIFY stands for.
+fn modified(news: u32, was: &Status, now: &Status, asked: u32) -> u32 {
+    if now.size > was.size {
+        return NOTE_WRITE | NOTE_EXTEND;
+    }
+    if now.size < was.size {
+        // Cut, and maybe written again, though not as long: said to those who would hear
+        // nothing otherwise.
+        let unheard = asked & (NOTE_ATTRIB | NOTE_TRUNCATE) == 0 && now.size > 0;
+        return NOTE_ATTRIB | NOTE_TRUNCATE | if unheard { NOTE_WRITE } else { 0 };
+    }
+    // A write sets both times alike; a change of the status right after it may have moved
+    // the second on.
+    let set = now.written != now.changed && now.changed != was.changed;
+    let written_since = was.changed < now.written && now.written < now.changed;
+    if set && !written_since && news & IN_ATTRIB == 0 { NOTE_ATTRIB } else { NOTE_WRITE }
+}
+
+/// What happened to a directory beside the plain events.
+fn directory(news: u32, was: &Status, now: &Status) -> u32 {
+    let any = |bits: u32| news & bits != 0;
+    // Where each subdirectory counts as a link, the count tells whether one was replaced.
+    let counts = now.links != 1;
+    let recounted = now.links != was.links;
+    let mut hints = 0;
+    if any(news::ENTRIES) {
+        hints |= NOTE_WRITE;
+    }
+    if any(news::MOVED) {
+        hints |= NOTE_EXTEND;
+    }
+    let came = any(news::DIR_CAME) && (!counts || recounted);
+    if any(news::SUBDIRS) || came || any(news::DIR_RENAMED) && counts && recounted {
+        hints |= NOTE_LINK;
+    }
+    if now.links == 0 {
+        hints |= if was.links == 0 { 0 } else { NOTE_DELETE };
+    } else if any(IN_ATTRIB) {
+        hints |= NOTE_ATTRIB;
+    }
+    hints
+}
