@@ -24,6 +24,8 @@ mod api;
 mod files;
 #[path = "ratios/frame.rs"]
 mod frame;
+#[path = "ratios/processes.rs"]
+mod processes;
 #[path = "ratios/ready.rs"]
 mod ready;
 #[path = "ratios/sys.rs"]
@@ -76,7 +78,7 @@ fn args() -> Outcome<Args> {
 }
 
 fn workloads(words: &[String]) -> impl Iterator<Item = Workload> {
-    let all = [ready::list(), traffic::list(), wakeups::list(), timers::list(), files::list()];
+    let all = [ready::list(), traffic::list(), wakeups::list(), timers::list(), files::list(), processes::list()];
     let chosen = move |w: &Workload| words.is_empty() || words.iter().any(|x| w.name.contains(x));
     all.into_iter().flatten().filter(chosen)
 }

@@ -134,6 +134,14 @@ fn notes(filter: i16) -> &'static [(u32, &'static str)] {
             (abi::NOTE_NSECONDS, "NSECONDS"),
             (abi::NOTE_ABSTIME, "ABSTIME"),
         ],
+        abi::EVFILT_PROC | abi::EVFILT_PROCDESC => &[
+            (abi::NOTE_EXIT, "EXIT"),
+            (abi::NOTE_FORK, "FORK"),
+            (abi::NOTE_EXEC, "EXEC"),
+            (abi::NOTE_TRACK, "TRACK"),
+            (abi::NOTE_TRACKERR, "TRACKERR"),
+            (abi::NOTE_CHILD, "CHILD"),
+        ],
         _ => &[],
     }
 }

@@ -30,7 +30,7 @@ macro_rules! names {
     };
 }
 
-names! { EBADF EEXIST EFAULT EINTR EINVAL EIO EMFILE ENFILE ENOENT ENOMEM ENOSPC ENOSYS ENOTSUP EPERM ESRCH }
+names! { EBADF EEXIST EFAULT EINTR EINVAL EIO EMFILE ENFILE ENOBUFS ENOENT ENOMEM ENOSPC ENOSYS ENOTSUP EPERM ESRCH }
 
 impl Errno {
     /// The calling thread's errno, to be read right after a failed call.

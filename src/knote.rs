@@ -11,6 +11,9 @@ use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT};
 /// No slot.
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// The bits of a slot's generation.
+const GENERATIONS: u32 = u32::MAX >> 2;
+
 /// A slot of the slab.
 pub(crate) type Slot = u32;
 
@@ -138,11 +141,12 @@ impl Knotes {
     pub(crate) fn remove(&mut self, slot: Slot) {
         self.dequeue(slot);
         self[slot].state = 0;
-        self[slot].generation = self[slot].generation.wrapping_add(1);
+        self[slot].generation = self[slot].generation.wrapping_add(1) & GENERATIONS;
         self.free.push(slot);
     }
 
-    /// A name for `slot` that a later knote in the same slot does not answer to.
+    /// A name for `slot` that a later knote in the same slot does not answer to. Its two
+    /// highest bits are free.
     pub(crate) fn name(&self, slot: Slot) -> u64 {
         u64::from(slot) | u64::from(self[slot].generation) << 32
     }

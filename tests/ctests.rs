@@ -59,6 +59,10 @@ ctests! {
     life_process
     life_races
     life_signals
+    proc_exit
+    proc_fork
+    proc_races
+    procdesc
     signal_action
     signal_blocked
     signal_count

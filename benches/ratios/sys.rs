@@ -73,6 +73,47 @@ pub(crate) fn timerfd() -> OwnedFd {
     owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) }, "timerfd_create")
 }
 
+/// A child that exits at once.
+#[inline]
+pub(crate) fn fork_exiting(status: c_int) -> libc::pid_t {
+    // SAFETY: the child calls nothing but _exit.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: never returns.
+        unsafe { libc::_exit(status) };
+    }
+    must(pid, "fork")
+}
+
+/// Reaps a child; wait(2)'s status.
+#[inline]
+pub(crate) fn reap(pid: libc::pid_t) -> c_int {
+    let mut status = -1;
+    // SAFETY: writes one int.
+    must(unsafe { libc::waitpid(pid, &raw mut status, 0) }, "waitpid");
+    status
+}
+
+/// A descriptor of a process.
+#[inline]
+pub(crate) fn pidfd(pid: libc::pid_t) -> OwnedFd {
+    // SAFETY: takes no pointers.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as c_int, "pidfd_open")
+}
+
+/// What the child behind a pidfd exited with. It is not reaped.
+#[inline]
+pub(crate) fn exit_status(pidfd: RawFd) -> c_int {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
+    // SAFETY: `info` has room for the answer.
+    must(unsafe { libc::waitid(libc::P_PIDFD, pidfd.unsigned_abs(), info.as_mut_ptr(), options) }, "waitid");
+    // SAFETY: zeroed, and filled in by the call.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: of a child that ended.
+    unsafe { info.si_status() }
+}
+
 /// Nanoseconds as a `timespec`.
 pub(crate) fn timespec_of(ns: u64) -> timespec {
     timespec { tv_sec: (ns / 1_000_000_000) as libc::time_t, tv_nsec: (ns % 1_000_000_000) as libc::c_long }

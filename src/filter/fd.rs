@@ -20,15 +20,15 @@
 
 use super::kind::Kind;
 use super::{Fate, Outcome, Queue, descriptor, ops, token};
-use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EVFILT_EXCEPT, EVFILT_READ};
+use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EVFILT_EXCEPT, EVFILT_PROCDESC, EVFILT_READ};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knote, NONE, Slot, state};
 use crate::sys::epoll::{self, Epoll};
 use crate::sys::{ask_twice, fd as sys_fd};
 use std::os::fd::{AsRawFd, RawFd};
 
-/// Knotes a descriptor's entry has places for: READ, WRITE, EXCEPT.
-pub(crate) const COLUMNS: usize = 3;
+/// Knotes a descriptor's entry has places for: READ, WRITE, EXCEPT, PROCDESC.
+pub(crate) const COLUMNS: usize = 4;
 /// Epoll sets a kqueue has at most: as many as knotes that cannot share.
 pub(super) const SETS: usize = COLUMNS;
 
@@ -39,7 +39,7 @@ const SOFT: u32 = 4;
 /// What a parked entry asks epoll for: nothing, told once.
 const PARKED: u32 = epoll::ONESHOT | epoll::ET;
 
-/// One descriptor number. 48 bytes.
+/// One descriptor number. 56 bytes.
 #[derive(Clone, Copy)]
 struct Entry {
     /// Counts, for each set, the files whose entries in it were given up; part of epoll's
@@ -220,6 +220,7 @@ fn interest(filter: i16) -> u32 {
     match filter {
         EVFILT_READ => epoll::IN | epoll::RDHUP,
         EVFILT_EXCEPT => epoll::PRI,
+        EVFILT_PROCDESC => epoll::IN,
         _ => epoll::OUT,
     }
 }

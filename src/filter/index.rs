@@ -68,9 +68,12 @@ impl Index {
         self.places[place] = slot;
     }
 
-    /// Takes a key out, if it is in.
-    pub(super) fn remove(&mut self, knotes: &Knotes, ident: usize, filter: i16) {
-        let Some(mut hole) = self.place(knotes, ident, filter) else { return };
+    /// Takes a knote out, if it is in: there may be more knotes of a key than the one that is.
+    pub(super) fn remove(&mut self, knotes: &Knotes, slot: Slot) {
+        let Some(mut hole) = self.place(knotes, knotes[slot].ident, knotes[slot].filter) else { return };
+        if self.places[hole] != slot {
+            return;
+        }
         self.used -= 1;
         let mut place = self.next(hole);
         while self.places[place] != NONE {
@@ -119,7 +122,7 @@ mod tests {
                         map.insert((ident, filter), slot);
                     }
                     Some(slot) if !add => {
-                        index.remove(&knotes, ident, filter);
+                        index.remove(&knotes, slot);
                         knotes.remove(slot);
                         map.remove(&(ident, filter));
                     }

@@ -10,6 +10,7 @@ pub(crate) mod empty;
 pub(crate) mod except;
 pub(crate) mod fd;
 pub(crate) mod file;
+mod following;
 pub(crate) mod fs;
 mod hints;
 mod index;
@@ -20,6 +21,9 @@ mod letters;
 pub(crate) mod libkqueue;
 pub(crate) mod mounts;
 pub(crate) mod nested;
+pub(crate) mod procdesc;
+pub(crate) mod process;
+pub(crate) mod processes;
 pub(crate) mod read;
 pub(crate) mod rebuild;
 pub(crate) mod signal;
@@ -31,7 +35,7 @@ pub(crate) mod vnode;
 pub(crate) mod watched;
 pub(crate) mod write;
 
-use crate::abi::{EVFILT_EMPTY, EVFILT_FS, EVFILT_SIGNAL, EVFILT_SYSCOUNT, EVFILT_VNODE};
+use crate::abi::{EVFILT_EMPTY, EVFILT_FS, EVFILT_PROC, EVFILT_PROCDESC, EVFILT_SIGNAL, EVFILT_SYSCOUNT, EVFILT_VNODE};
 use crate::abi::{EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knotes, NONE, Slot};
@@ -48,6 +52,8 @@ pub(crate) enum Outcome {
     NotReady,
     /// What it watched is gone for good, and so are all knotes on that descriptor.
     Gone,
+    /// What it watched has ended, and it has nothing to tell of that: the knote goes.
+    Over,
     /// An event.
     Ready(Facts),
 }
@@ -59,6 +65,8 @@ pub(crate) struct Facts {
     pub(crate) fflags: u32,
     /// Sets EV_EOF.
     pub(crate) eof: bool,
+    /// The knote's last event, whatever it asked for: shown as EV_ONESHOT.
+    pub(crate) last: bool,
     /// Takes the place of the knote's udata.
     pub(crate) udata: Option<usize>,
     /// A level knote whose condition the library has to look at itself: it stays on the
@@ -106,6 +114,14 @@ pub(crate) trait Filter: Sync {
     /// program that what it watched had gone before (ENOENT, EBADF).
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()>;
 
+    /// Takes in what has happened, before a change is made to a knote of this filter.
+    fn catch_up(&self, _queue: &mut Queue) {}
+
+    /// What epoll has under the knote's own name ([`token::KNOTE`]) is ready.
+    fn reported(&self, queue: &mut Queue, slot: Slot) {
+        queue.knotes.activate(slot);
+    }
+
     /// Whether the knote's descriptor does not name any more what the knote watches.
     fn is_gone(&self, _queue: &mut Queue, _slot: Slot) -> bool {
         false
@@ -123,11 +139,15 @@ pub(crate) trait Filter: Sync {
 pub(crate) const ROW_FILE_READ: u8 = 16;
 pub(crate) const ROW_FILE_WRITE: u8 = 17;
 pub(crate) const ROW_NESTED: u8 = 18;
+/// EVFILT_PROC's announcement of a child.
+pub(crate) const ROW_CHILD: u8 = 19;
 
-static ROWS: [Option<&dyn Filter>; 19] = {
-    let mut rows: [Option<&dyn Filter>; 19] = [None; 19];
+static ROWS: [Option<&dyn Filter>; 20] = {
+    let mut rows: [Option<&dyn Filter>; 20] = [None; 20];
     rows[row_of(EVFILT_READ)] = Some(&read::Read);
     rows[row_of(EVFILT_WRITE)] = Some(&write::Write);
+    rows[row_of(EVFILT_PROC)] = Some(&process::Process);
+    rows[row_of(EVFILT_PROCDESC)] = Some(&procdesc::ProcDesc);
     rows[row_of(EVFILT_SIGNAL)] = Some(&signal::Signal);
     rows[row_of(EVFILT_TIMER)] = Some(&timer::Timer);
     rows[row_of(EVFILT_USER)] = Some(&user::User);
@@ -139,6 +159,7 @@ static ROWS: [Option<&dyn Filter>; 19] = {
     rows[ROW_FILE_READ as usize] = Some(&file::FileRead);
     rows[ROW_FILE_WRITE as usize] = Some(&file::FileWrite);
     rows[ROW_NESTED as usize] = Some(&nested::Nested);
+    rows[ROW_CHILD as usize] = Some(&process::Child);
     rows
 };
 
@@ -179,6 +200,7 @@ pub(crate) type FindKqueue = fn(RawFd) -> Option<Arc<dyn Inner>>;
 /// | bits | meaning |
 /// | --- | --- |
 /// | 63 | a source; the low bits are its number |
+/// | 62 | with bit 63: a source of one knote, which the rest names |
 /// | 32–62 | generation of the descriptor's entry |
 /// | 0–31 | the descriptor |
 pub(crate) mod token {
@@ -192,9 +214,13 @@ pub(crate) mod token {
     /// The process's inotify instance.
     pub(crate) const INODES: u64 = SOURCE | 3;
     /// The mount table.
-    pub(crate) const MOUNTS: u64 = SOURCE | 5;
+    pub(crate) const MOUNTS: u64 = SOURCE | 6;
+    /// The process connector.
+    pub(crate) const PROCESSES: u64 = SOURCE | 5;
     /// The signalfd: a watched signal became pending.
-    pub(crate) const SIGNALS: u64 = SOURCE | 6;
+    pub(crate) const SIGNALS: u64 = SOURCE | 7;
+    /// What a knote has in the epoll for itself; the low bits are the knote's name.
+    pub(crate) const KNOTE: u64 = SOURCE | 1 << 62;
     /// The sets nested in the kqueue's own, from number 1 on.
     pub(crate) const SETS: u64 = SOURCE | 16;
 }
@@ -214,6 +240,8 @@ pub(crate) struct Queue {
     pub(crate) vnodes: vnode::Vnodes,
     pub(crate) mounts: Option<mounts::Mounts>,
     letters: Option<Arc<letters::LetterBox>>,
+    watches: processes::Watches,
+    following: Option<following::Subscription>,
     pub(crate) signals: signals::Signals,
     pub(crate) find_kqueue: FindKqueue,
     /// Counts the rounds in which ready knotes are looked at.
@@ -243,6 +271,8 @@ impl Queue {
             vnodes: vnode::Vnodes::default(),
             mounts: None,
             letters: None,
+            watches: processes::Watches::default(),
+            following: None,
             signals: signals::Signals::default(),
             find_kqueue,
             scan: 1,
@@ -298,9 +328,16 @@ impl Queue {
                     self.fds.set_knote(fd, column, NONE);
                 }
             }
-            None => self.index.remove(&self.knotes, knote.ident, knote.filter),
+            None => self.index.remove(&self.knotes, slot),
         }
         self.knotes.remove(slot);
+    }
+
+    /// epoll reported a source of the knote of this name.
+    pub(crate) fn reported(&mut self, name: u64) {
+        if let Some(slot) = self.knotes.resolve(name) {
+            ops(self.knotes[slot].row).reported(self, slot);
+        }
     }
 
     /// Something said that a descriptor's file is gone: drops the knotes of which that is

@@ -9,7 +9,7 @@
 //! ready; those first reports of edge entries are dropped. Then the old set is drained,
 //! which holds every edge until now; later ones come through the new set.
 
-use super::{Queue, inodes, mounts, signals, timers, token};
+use super::{Queue, inodes, mounts, processes, signals, timers, token};
 use crate::errno::Result;
 use crate::sys::ask_twice;
 use crate::sys::clock::Clock;
@@ -59,6 +59,7 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
     queue.timers.enter(&new)?;
     inodes::enter(queue, &new)?;
     mounts::enter(queue, &new)?;
+    processes::enter(queue, &new)?;
     signals::enter(queue, &new)?;
     for set in 1..super::fd::SETS {
         if let Some(nested) = queue.fds.nested(set) {
@@ -98,6 +99,7 @@ fn look_at_sources(queue: &mut Queue) {
     timers::expire(queue, Clock::Realtime);
     inodes::collect(queue);
     mounts::collect(queue);
+    processes::look(queue);
 }
 
 /// Enters every descriptor of a set whose file still is the one it had. ENOMEM, ENOSPC: the

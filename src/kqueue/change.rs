@@ -83,6 +83,7 @@ fn register(queue: &mut Queue, change: &Kevent) -> Result<()> {
     if ops.on_descriptor() {
         filter::descriptor(change.ident)?;
     }
+    ops.catch_up(queue);
     match queue.find(row, change.ident, change.filter) {
         Some(slot) if has(EV_DELETE) => delete(queue, slot),
         Some(slot) => match modify(queue, slot, change) {

@@ -13,7 +13,7 @@ use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
 use crate::debug::{self, Named};
 use crate::errno::{Errno, Result};
-use crate::filter::{self, Facts, Fate, Outcome, Queue, inodes, mounts, signals, timers, token};
+use crate::filter::{self, Facts, Fate, Outcome, Queue, inodes, mounts, processes, signals, timers, token};
 use crate::knote::{Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
@@ -267,6 +267,7 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             token::WAKE => {
                 state.queue.waker.taken();
                 state.queue.take_letters();
+                processes::take_news(&mut state.queue);
                 signals::gather(&mut state.queue);
             }
             token::TIMER_MONOTONIC => timers::expire(&mut state.queue, Clock::Monotonic),
@@ -274,6 +275,8 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             token::INODES => inodes::collect(&mut state.queue),
             token::MOUNTS => mounts::collect(&mut state.queue),
             token::SIGNALS => signals::take(&mut state.queue),
+            token::PROCESSES => processes::collect(&mut state.queue),
+            token if token & token::KNOTE == token::KNOTE => state.queue.reported(token & !token::KNOTE),
             token if token & token::SOURCE != 0 => absorb_set(&mut state.queue, token - token::SETS),
             token => filter::fd::report(&mut state.queue, token, 0, mask),
         }
@@ -293,7 +296,9 @@ fn rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
     }
 }
 
-/// Reads a nested set that reported itself.
+/// Reads a nested set that reported itself. Never inlined: it needs a stack page of its own,
+/// and after a fork each page that is touched is copied.
+#[inline(never)]
 fn absorb_set(queue: &mut Queue, set: u64) {
     let Ok(set) = usize::try_from(set) else { return };
     let mut events = Events::new();
@@ -359,6 +364,7 @@ fn hand_out(queue: &mut Queue, out: &mut Output<Kevent>, level: &mut bool) -> Re
         }
         match filter::ops(queue.knotes[slot].row).deliver(queue, slot) {
             Outcome::Gone => forget(queue, slot, name),
+            Outcome::Over => drop_knote(queue, slot),
             Outcome::NotReady if !queue.knotes[slot].has(state::FORCED) => {}
             Outcome::NotReady => emit(queue, slot, Facts::default(), out, level)?,
             Outcome::Ready(facts) => emit(queue, slot, facts, out, level)?,
@@ -377,9 +383,15 @@ fn forget(queue: &mut Queue, slot: Slot, name: u64) {
     }
 }
 
+fn drop_knote(queue: &mut Queue, slot: Slot) {
+    let _ = filter::ops(queue.knotes[slot].row).detach(queue, slot);
+    queue.remove(slot);
+}
+
 /// Writes one event and does what the knote's flags say.
 fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, level: &mut bool) -> Result<()> {
-    let knote = queue.knotes[slot];
+    let mut knote = queue.knotes[slot];
+    knote.flags |= if facts.last { EV_ONESHOT } else { 0 };
     let event = Kevent {
         ident: knote.ident,
         filter: knote.filter,
@@ -433,6 +445,7 @@ pub(super) fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
         let next = queue.knotes.after(slot).map(|next| queue.knotes.name(next));
         match filter::ops(queue.knotes[slot].row).deliver(queue, slot) {
             Outcome::Gone => forget(queue, slot, name),
+            Outcome::Over => drop_knote(queue, slot),
             Outcome::NotReady if !queue.knotes[slot].has(state::FORCED) => queue.knotes.dequeue(slot),
             _ => {}
         }

@@ -8,6 +8,7 @@
 
 pub(crate) mod bells;
 pub(crate) mod clock;
+pub(crate) mod connector;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod fd;
@@ -19,6 +20,7 @@ pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netlink;
 pub(crate) mod pending;
+pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod process;
 mod raw;

@@ -76,6 +76,16 @@ pub(crate) fn is_alive(tid: libc::pid_t) -> bool {
     asked == 0 || Errno::last() != Errno::ESRCH
 }
 
+/// Sets this thread's name to what it is.
+pub(crate) fn keep_name() {
+    let mut name = [0u8; 16];
+    // SAFETY: a name has 16 bytes at most, the end mark included.
+    if unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) } == 0 {
+        // SAFETY: a C string, as the kernel wrote it.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
+}
+
 /// Enough for the monitor, which recurses nowhere.
 const STACK: usize = 128 * 1024;
 
