@@ -8,6 +8,8 @@
 
 #![allow(unsafe_code)]
 
+mod signal;
+
 use crate::abi::{KQUEUE_CLOEXEC, kevent};
 use crate::debug;
 use crate::errno::{Errno, Result};

@@ -50,7 +50,7 @@ impl Events {
     }
 
     /// The first `len` entries are what the kernel wrote.
-    pub(super) fn set_len(&mut self, len: usize) {
+    pub(crate) fn set_len(&mut self, len: usize) {
         self.len = len.min(BATCH);
     }
 
@@ -179,7 +179,7 @@ impl Epoll {
         let mut nap = Nap::new(self.as_raw_fd(), BATCH, patience);
         // SAFETY: both are valid, and without a way to be cancelled nothing unwinds.
         unsafe { sleep::sleep(&raw mut nap, &raw mut *events, None) };
-        nap.result(events)
+        nap.result(events).map(|_| ())
     }
 }
 

@@ -15,6 +15,7 @@
 
 use super::clock;
 use super::epoll::{Events, Patience};
+use super::signal::Interruptions;
 use crate::errno::{Errno, Result};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -55,6 +56,7 @@ pub(crate) struct Nap {
     max: usize,
     patience: Patience,
     outcome: Outcome,
+    before: Interruptions,
 }
 
 /// What a wait's system call came back with.
@@ -70,7 +72,8 @@ struct Outcome {
 impl Nap {
     /// A wait in `epoll` for `max` events at most.
     pub(crate) fn new(epoll: RawFd, max: usize, patience: Patience) -> Nap {
-        Nap { epoll, max, patience, outcome: Outcome { ret: 0, disturbed: 0 } }
+        let before = Interruptions::so_far();
+        Nap { epoll, max, patience, outcome: Outcome { ret: 0, disturbed: 0 }, before }
     }
 
     /// No wait at all.
@@ -79,17 +82,18 @@ impl Nap {
     }
 
     /// How the wait went: EINTR if a handler of the program's ran. No event and no error
-    /// where the time is over or something else interrupted it.
-    pub(crate) fn result(&self, events: &mut Events) -> Result<()> {
+    /// where the time is over or something else interrupted it. True: a handler is known to
+    /// have run though there were events, for a signalfd tells of what is on its way to one.
+    pub(crate) fn result(&self, events: &mut Events) -> Result<bool> {
         let woken = usize::try_from(self.outcome.ret);
         events.set_len(woken.unwrap_or(0));
         match woken {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(self.before.were_handled()),
             Err(_) if self.outcome.ret == -i64::from(libc::EINTR) => {
                 if self.a_handler_ran() {
                     Err(Errno::EINTR)
                 } else {
-                    Ok(())
+                    Ok(false)
                 }
             }
             Err(_) => Err(Errno::of_kernel(self.outcome.ret)),
@@ -99,7 +103,7 @@ impl Nap {
     fn a_handler_ran(&self) -> bool {
         let mut disturbed = self.outcome.disturbed;
         mark_defined(&mut disturbed);
-        if disturbed == 0 { super::signal::handlers_elsewhere() } else { super::signal::handlers_installed() }
+        self.before.were_by_program(disturbed != 0)
     }
 }
 
