@@ -6,6 +6,7 @@
 //! which hand it on. Whatever runs inside `kevent()` is no cancellation point because
 //! `ffi` switches cancellation off for the call; `sleep` alone switches it on.
 
+pub(crate) mod bells;
 pub(crate) mod clock;
 pub(crate) mod connector;
 pub(crate) mod epoll;
@@ -13,10 +14,12 @@ pub(crate) mod eventfd;
 pub(crate) mod fd;
 pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod hook;
 pub(crate) mod inotify;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netlink;
+pub(crate) mod pending;
 pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod process;

@@ -4,6 +4,7 @@
 
 use super::signal;
 use crate::errno::{Errno, Result};
+use core::cell::Cell;
 use core::ffi::{CStr, c_void};
 use core::mem::MaybeUninit;
 use libc::{c_int, c_long};
@@ -28,10 +29,22 @@ impl Guarded {
         let mut cancel = 0;
         // SAFETY: writes one int; the state is a valid one.
         unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut cancel) };
+        Guarded { errno: Self::errno(), cancel }
+    }
+
+    /// errno.
+    pub(super) fn errno() -> c_int {
         // SAFETY: touches no memory.
         let errno = unsafe { libc::__errno_location() };
         // SAFETY: errno's location is always valid.
-        Guarded { errno: unsafe { *errno }, cancel }
+        unsafe { *errno }
+    }
+
+    pub(super) fn set_errno(value: c_int) {
+        // SAFETY: touches no memory.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: errno's location is always valid.
+        unsafe { *errno = value };
     }
 
     /// Whether the program allows the thread to be cancelled.
@@ -44,10 +57,7 @@ impl Guarded {
         let mut ignored = 0;
         // SAFETY: restores the state saved above.
         unsafe { pthread_setcancelstate(self.cancel, &raw mut ignored) };
-        // SAFETY: touches no memory.
-        let errno = unsafe { libc::__errno_location() };
-        // SAFETY: errno's location is always valid.
-        unsafe { *errno = failure.map_or(self.errno, Errno::raw) };
+        Self::set_errno(failure.map_or(self.errno, Errno::raw));
     }
 }
 
@@ -79,9 +89,19 @@ pub(crate) fn keep_name() {
 /// Enough for the monitor, which recurses nowhere.
 const STACK: usize = 128 * 1024;
 
+thread_local! {
+    static LIBRARYS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is one that [`spawn`] started.
+pub(super) fn is_librarys() -> bool {
+    LIBRARYS.get()
+}
+
 extern "C" fn begin(body: *mut c_void) -> *mut c_void {
     // SAFETY: `spawn` passed a function of this type.
     let body = unsafe { core::mem::transmute::<*mut c_void, fn()>(body) };
+    LIBRARYS.set(true);
     body();
     core::ptr::null_mut()
 }
