@@ -75,6 +75,47 @@ CHECK(five_thousand_descriptor_events_come_in_one_call)
 	many_descriptors(CROWD);
 }
 
+/* To each open file epoll lets 500 paths lead that pass through another epoll. */
+static void copies_one_by_one(int ready)
+{
+	enum { COPIES = 700 };
+	static int fds[COPIES];
+	struct kevent *ev = new_array(COPIES + 1);
+	struct pollfd poller = { .events = POLLIN };
+	int p[2], i, kq = new_kqueue();
+	if (!allow_fds(COPIES + 600))
+		SKIP("RLIMIT_NOFILE");
+	pipe_open(p);
+	if (ready)
+		put(p[1]);
+	for (i = 0; i < COPIES; i++) {
+		fds[i] = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
+		OK(fds[i] >= 0);
+		OK(change(kq, (uintptr_t)fds[i], EVFILT_READ, EV_ADD, 0, 0, NULL) == 0);
+	}
+	poller.fd = kq;
+	EQ(poll(&poller, 1, 0), ready);
+	if (!ready)
+		put(p[1]);
+	EQ(poll(&poller, 1, 5000), 1);
+	EQ(collect(kq, ev, COPIES + 1, 0), COPIES);
+	OK(close(kq) == 0);
+	for (i = 0; i < COPIES; i++)
+		OK(close(fds[i]) == 0);
+	pipe_close(p);
+	free(ev);
+}
+
+CHECK(seven_hundred_copies_of_a_descriptor_are_added_one_by_one)
+{
+	copies_one_by_one(0);
+}
+
+CHECK(seven_hundred_copies_of_a_ready_descriptor_are_added_one_by_one)
+{
+	copies_one_by_one(1);
+}
+
 CHECK(fifteen_hundred_user_events_come_in_one_call)
 {
 	struct kevent *ev = new_array(2 * MANY);
@@ -320,6 +361,8 @@ CHECK(a_descriptor_that_becomes_ready_later_gets_its_turn)
 
 CHECKS(C(fifteen_hundred_descriptor_events_come_in_one_call)
 	C(five_thousand_descriptor_events_come_in_one_call)
+	C(seven_hundred_copies_of_a_descriptor_are_added_one_by_one)
+	C(seven_hundred_copies_of_a_ready_descriptor_are_added_one_by_one)
 	C(fifteen_hundred_user_events_come_in_one_call)
 	C(fifteen_hundred_timers_come_in_one_call)
 	C(events_of_all_sources_come_in_one_call)

@@ -317,8 +317,8 @@ fn absorb_set(queue: &mut Queue, set: u64) {
 }
 
 /// Hands out what is ready, and fetches more from epoll for as long as there is room and
-/// epoll has more. Level entries come again and again: a batch that brings no new event is
-/// the last, or the last but a few if there is none at all yet.
+/// epoll has more. Level entries come again and again, in turn: after as many batches as
+/// repeat what was on the ready list before, one that brings no new event is the last.
 fn hand_out_all(
     kqueue: &Arc<Kqueue>,
     state: &mut State,
@@ -326,17 +326,18 @@ fn hand_out_all(
     out: &mut Output<Kevent>,
     round: &mut Round,
 ) -> Result<()> {
-    let mut empty = 0;
-    while empty < LOOKS {
+    let repeats = state.queue.knotes.ready().div_ceil(BATCH).max(1);
+    let mut fruitless = 0;
+    loop {
         let before = out.len();
         if let Err(errno) = hand_out(&mut state.queue, out, &mut round.level) {
             return if out.len() > 0 { Ok(()) } else { Err(errno) };
         }
-        let progress = out.len() > before;
-        if !round.more || out.room() == 0 || out.len() > 0 && !progress {
+        fruitless = if out.len() > before { 0 } else { fruitless + 1 };
+        let enough = if out.len() > 0 { repeats } else { LOOKS };
+        if !round.more || out.room() == 0 || fruitless >= enough {
             return Ok(());
         }
-        empty += usize::from(!progress);
         let max = most(out.room());
         if kqueue.epoll.look(found, max).is_err() {
             return Ok(());
@@ -347,7 +348,6 @@ fn hand_out_all(
             return Ok(());
         }
     }
-    Ok(())
 }
 
 /// One pass over the ready list, up to where its tail is now.
