@@ -159,7 +159,7 @@ NOT_SANITIZED='among_busy_threads|sleepers_alone|under_contention|^life_faults|t
 
 # ThreadSanitizer keeps books of descriptors, too: a check that closes a number while another
 # thread uses it is a race to it. And what is bad memory otherwise may be its own.
-NOT_THREADED="$NOT_SANITIZED|never_hangs|efault"
+NOT_THREADED="$NOT_SANITIZED|never_hangs|among_orphans|efault"
 
 # The library and the checks under a sanitizer: $1 part, $2 its name and more for rustc,
 # $3 the same for gcc, $4 what stands before each program, $5 the checks to leave out.
