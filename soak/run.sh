@@ -142,8 +142,9 @@ own_descriptors() {
 }
 
 # Checks that meet valgrind itself: it reserves descriptors below the limit, keeps its own
-# open, runs many times slower, lacks epoll_pwait2, and makes calls that life_faults would fail.
-NOT_VALGRIND='64_descriptors|without_free_descriptors|descriptor_each|very_first_kqueue|first_kqueue |leaves?_no_descriptor_of_ours|not_rounded_up|absolute_and_a_relative|take_no_memory|block_every_signal|among_busy_threads|^cost|^life_faults|^life_limits|^life_races'
+# open, runs many times slower, delivers signals late, lacks epoll_pwait2, and makes calls that
+# life_faults would fail.
+NOT_VALGRIND='64_descriptors|without_free_descriptors|descriptor_each|very_first_kqueue|first_kqueue |leaves?_no_descriptor_of_ours|not_rounded_up|absolute_and_a_relative|take_no_memory|block_every_signal|takes_no_signal|interrupted_call_stay_made|right_after_dup2|among_busy_threads|^cost|^life_faults|^life_limits|^life_races'
 
 part_valgrind() {
 	command -v valgrind >/dev/null || { echo "soak valgrind: skipped, not installed"; return; }
