@@ -52,7 +52,8 @@ suite() {
     ) >"$log" 2>&1 </dev/null || true
     say "suite   $1: $(grep -c '^ok ' "$log") ok, $(grep -c '^not ok ' "$log") failed"
 }
-passed() { grep '^ok ' "$PORTS_DIR/logs/lighttpd-$1-suite.log" | sort; }
+# perl goes through the tests of the configuration in an order of its own.
+passed() { grep '^ok ' "$PORTS_DIR/logs/lighttpd-$1-suite.log" | sed 's/^ok [0-9]* - //' | sort; }
 passes_what_epoll_does() { [ -z "$(comm -23 <(passed epoll) <(passed kqueue) | tee /dev/stderr)" ]; }
 
 start() {
