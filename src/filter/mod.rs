@@ -294,6 +294,12 @@ impl Queue {
         }
     }
 
+    /// Makes room for `more` knotes, at most one of them in the index. ENOMEM.
+    pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
+        self.knotes.reserve(more)?;
+        self.index.reserve(&self.knotes)
+    }
+
     /// Enters a knote where [`Queue::find`] looks.
     pub(crate) fn enter(&mut self, slot: Slot) -> Result<()> {
         let (ident, row) = (self.knotes[slot].ident, self.knotes[slot].row);

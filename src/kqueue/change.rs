@@ -110,6 +110,7 @@ fn absent(on_descriptor: bool, ident: usize) -> Errno {
 
 fn add(queue: &mut Queue, row: u8, change: &Kevent) -> Result<()> {
     filter::ops(row).validate(change)?;
+    queue.reserve(1)?;
     let mut knote = Knote::new(change.ident, change.filter, row);
     knote.udata = change.udata as usize;
     knote.fflags = change.fflags;
