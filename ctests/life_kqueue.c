@@ -303,6 +303,8 @@ CHECK(dup2_of_one_queue_over_another_ends_the_other)
 	USER_ADD(a, 1);
 	USER_ADD(b, 2);
 	put_to_sleep(&s, b, -1);
+	/* A call that has just begun would go on with the other queue. */
+	usleep(2000);
 	OK(dup2(a, b) == b);
 	ended_with_EBADF(&s);
 	libkqueue_drain_pending_close();

@@ -96,6 +96,8 @@ CHECK(stop_and_continue_work_on_a_watched_process)
 	if (pid == 0) {
 		int kq = watching(SIGTSTP);
 		OK(watch_flags(kq, SIGCONT, EV_ADD) == 0);
+		/* In a group without a parent outside nobody would continue it: it would not stop. */
+		OK(setpgid(0, 0) == 0);
 		raise(SIGTSTP);
 		SENT(kq, SIGCONT, 1);
 		_exit(0);

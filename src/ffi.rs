@@ -74,19 +74,20 @@ pub unsafe extern "C" fn kevent(
     nevents: c_int,
     timeout: *const timespec,
 ) -> c_int {
-    // Cancellation unwinds this frame: it owns nothing.
+    // Cancellation unwinds this frame: it owns nothing, and calls nothing that could unwind
+    // by itself, for whose sake the compiler would stop it here.
     if nevents > 0 {
         sleep::cancellation_point();
     }
-    let mut found = Events::new();
-    let mut call = MaybeUninit::<Call>::uninit();
-    let (call, found) = (call.as_mut_ptr(), &raw mut found);
+    let mut found = const { Events::new() };
+    let mut call = const { MaybeUninit::<Call>::uninit() };
+    let (call, found) = (&raw mut call as *mut Call, &raw mut found);
     let lists = Lists { changelist, nchanges, eventlist, nevents, timeout };
     // SAFETY: the caller's promise; both live as long as this frame.
     let mut status = unsafe { begin(call, found, kq, &raw const lists) };
     while status == ASLEEP {
-        // SAFETY: the call was filled in and its thread is to sleep.
-        unsafe { doze(call) };
+        // SAFETY: the nap is the call's first field, and was filled in for this sleep.
+        unsafe { sleep::sleep(call as *mut Nap) };
         // SAFETY: as above.
         status = unsafe { go_on(call) };
     }
@@ -106,13 +107,13 @@ struct Lists {
 /// would skip that.
 #[repr(C)]
 struct Call {
-    /// First: the cleanup handler finds the call by its address.
-    nap: Nap,
+    /// First: the cleanup handler finds the call by its address. There while the status is
+    /// [`ASLEEP`], as is who sleeps.
+    nap: MaybeUninit<Nap>,
     guard: Guarded,
     request: Request,
     events: Output<kevent>,
     found: *mut Events,
-    /// Who sleeps; there while the status is [`ASLEEP`].
     sleeper: MaybeUninit<Sleeper>,
 }
 
@@ -140,24 +141,11 @@ unsafe extern "C" fn begin(call: *mut Call, found: *mut Events, kq: c_int, lists
     let request = Request { number: kq, changes, timeout };
     // SAFETY: the caller's promise.
     let progress = crate::kqueue::kevent(&request, unsafe { &mut *found }, &mut events);
-    let (nap, sleeper) = (Nap::none(), MaybeUninit::uninit());
+    let (nap, sleeper) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     let kept = Call { nap, guard, request, events, found, sleeper };
     // SAFETY: the caller's promise.
     let call = unsafe { &mut *call.cast::<MaybeUninit<Call>>() }.write(kept);
     proceed(call, progress)
-}
-
-/// Sleeps, and if it has no changes to its credit, cancellably.
-///
-/// # Safety
-/// The call's thread is to sleep, and no frame up to the program's owns anything.
-unsafe extern "C" fn doze(call: *mut Call) {
-    // SAFETY: the caller's promise.
-    let lent = unsafe { &mut *call };
-    let cancellable = lent.guard.is_cancellable() && lent.request.changes.len() == 0;
-    let on_cancel = cancellable.then_some(OnCancel(cancelled));
-    // SAFETY: the nap is the call's first field.
-    unsafe { sleep::sleep(call.cast(), lent.found, on_cancel) };
 }
 
 /// Goes on after a sleep.
@@ -169,7 +157,8 @@ unsafe extern "C" fn go_on(call: *mut Call) -> c_int {
     let call = unsafe { &mut *call };
     // SAFETY: lent for the whole call.
     let found = unsafe { &mut *call.found };
-    let waited = call.nap.result(found);
+    // SAFETY: the call has slept.
+    let waited = unsafe { call.nap.assume_init_ref() }.result(found);
     // SAFETY: it is there while the call sleeps, and taken once.
     let sleeper = unsafe { call.sleeper.assume_init_read() };
     let progress = sleeper.wake_up(&call.request, waited, found, &mut call.events);
@@ -180,7 +169,11 @@ unsafe extern "C" fn go_on(call: *mut Call) -> c_int {
 fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
     let result = match progress {
         Ok(Progress::Sleep(sleeper)) => {
-            call.nap = sleeper.nap(call.events.room());
+            // SAFETY: lent for the whole call.
+            let nap = sleeper.nap(unsafe { &mut *call.found }, call.events.room());
+            // Changes would be lost to the program with their answer.
+            let cancellable = call.guard.is_cancellable() && call.request.changes.len() == 0;
+            call.nap.write(if cancellable { nap.cancellable(OnCancel(cancelled)) } else { nap });
             call.sleeper.write(sleeper);
             return ASLEEP;
         }

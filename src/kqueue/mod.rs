@@ -283,8 +283,8 @@ pub(crate) fn kevent(request: &Request, found: &mut Events, events: &mut Output<
 
 impl Sleeper {
     /// The wait to make.
-    pub(crate) fn nap(&self, room: usize) -> Nap {
-        Nap::new(self.kqueue.epoll.as_raw_fd(), wait::most(room), self.round.left())
+    pub(crate) fn nap(&self, found: &mut Events, room: usize) -> Nap {
+        Nap::new(self.kqueue.epoll.as_raw_fd(), found, wait::most(room), self.round.left())
     }
 
     /// Goes on after a wait that went as `waited` says.
