@@ -15,7 +15,13 @@ pub(crate) type Result<T> = core::result::Result<T, Errno>;
 
 macro_rules! names {
     ($($name:ident)*) => {
-        impl Errno {
+        impl From<std::collections::TryReserveError> for Errno {
+    fn from(_: std::collections::TryReserveError) -> Errno {
+        Errno::ENOMEM
+    }
+}
+
+impl Errno {
             $(pub(crate) const $name: Errno = Errno(libc::$name);)*
         }
 
