@@ -15,13 +15,7 @@ pub(crate) type Result<T> = core::result::Result<T, Errno>;
 
 macro_rules! names {
     ($($name:ident)*) => {
-        impl From<std::collections::TryReserveError> for Errno {
-    fn from(_: std::collections::TryReserveError) -> Errno {
-        Errno::ENOMEM
-    }
-}
-
-impl Errno {
+        impl Errno {
             $(pub(crate) const $name: Errno = Errno(libc::$name);)*
         }
 
@@ -52,5 +46,11 @@ impl Errno {
     /// The number as C knows it.
     pub(crate) fn raw(self) -> c_int {
         self.0
+    }
+}
+
+impl From<std::collections::TryReserveError> for Errno {
+    fn from(_: std::collections::TryReserveError) -> Errno {
+        Errno::ENOMEM
     }
 }
