@@ -94,12 +94,17 @@ fn switch_off(kqueue: &Kqueue, state: &mut State) {
     state.readable.mark = Mark::Off;
 }
 
-/// Makes way for a descriptor that epoll refuses as long as the monitor watches.
+/// Makes way for a descriptor that epoll refuses as long as the monitor watches. What is
+/// shown already needs no watch.
 pub(super) fn make_way(kqueue: &Arc<Kqueue>, state: &mut State) -> bool {
-    let watched = state.readable.watched;
-    if watched && state.readable.mark == Mark::Armed {
+    if state.readable.mark == Mark::Armed && state.readable.watched {
         switch_off(kqueue, state);
         left(kqueue, state);
+        return true;
+    }
+    let watched = core::mem::take(&mut state.readable.watched);
+    if watched {
+        kqueue.monitor.unwatch(&kqueue.epoll);
     }
     watched
 }
