@@ -129,8 +129,10 @@ impl core::ops::IndexMut<Slot> for Knotes {
 impl Knotes {
     /// Makes room for `more` knotes, and for taking all of them out. ENOMEM.
     pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
-        self.slots.try_reserve(more.saturating_sub(self.free.len()))?;
-        self.free.try_reserve(self.slots.capacity() - self.free.len())?;
+        if self.free.len() < more {
+            self.slots.try_reserve(more)?;
+            self.free.try_reserve(self.slots.capacity())?;
+        }
         Ok(())
     }
 

@@ -81,8 +81,10 @@ impl Timers {
         }
         // Room for one more, and for taking all of them out.
         line.heap.try_reserve(1)?;
-        self.timers.try_reserve(1)?;
-        self.free.try_reserve(self.timers.capacity() - self.free.len())?;
+        if self.free.is_empty() {
+            self.timers.try_reserve(1)?;
+            self.free.try_reserve(self.timers.capacity())?;
+        }
         Ok(())
     }
 
