@@ -126,14 +126,24 @@ fn arm(kqueue: &Arc<Kqueue>, state: &mut State) {
         return fire(kqueue, state);
     }
     state.readable.mark = Mark::Armed;
-    if watch(kqueue, state).is_err() {
-        // Wake-ups share one descriptor, to which only so many paths may lead.
-        state.queue.waker.withdraw();
-        if watch(kqueue, state).is_err() {
-            // Without a watch it is looked at in each tick.
-            state.readable.mark = Mark::Off;
-            left(kqueue, state);
+    if watch_and_wake(kqueue, state).is_err() {
+        // Without a watch it is looked at in each tick.
+        switch_off(kqueue, state);
+        left(kqueue, state);
+    }
+}
+
+/// Has the monitor watch in such a way that wake-ups can come. They share one descriptor, to
+/// which epoll lets only so many paths lead.
+fn watch_and_wake(kqueue: &Kqueue, state: &mut State) -> Result<()> {
+    let woken = state.queue.expects_wakes();
+    match watch(kqueue, state) {
+        Ok(()) if woken => state.queue.waker.prepare(),
+        Err(_) if !woken => {
+            state.queue.waker.withdraw();
+            watch(kqueue, state)
         }
+        other => other,
     }
 }
 
