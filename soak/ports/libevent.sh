@@ -46,9 +46,24 @@ suite() {
     say "suite   $1: $(tail -n 1 "$PORTS_DIR/logs/libevent-$1.log")"
 }
 
-# failed BACKEND: "  [name FAILED]" comes after the group's heading.
-failed() { grep -a '^  \[.* FAILED\]$' "$PORTS_DIR/logs/libevent-$1.log" | sort -u || true; }
-fails_only_where_epoll_does() { [ -z "$(comm -13 <(failed epoll) <(failed kqueue) | tee /dev/stderr)" ]; }
+# failed LOG: the names stand before what went wrong.
+failed() {
+    sed -n 's|^\([a-z_]*/[a-z_0-9]*\):.*|name \1|p; /^  \[.* FAILED\]$/p' "$1" |
+        awk '$1 == "name" { name = $2; next } { print name }' | sort -u
+}
+LOG_epoll=$PORTS_DIR/logs/libevent-epoll.log
+LOG_kqueue=$PORTS_DIR/logs/libevent-kqueue.log
+
+# Some tests measure clocks, and fail on a busy machine now and then: one that failed here
+# alone gets a second run by itself.
+fails_only_where_epoll_does() {
+    local name status=0
+    for name in $(comm -13 <(failed "$LOG_epoll") <(failed "$LOG_kqueue")); do
+        say "        $name failed; once more"
+        regress kqueue "$name" >"$PORTS_DIR/logs/libevent-again.log" 2>&1 || status=1
+    done
+    return $status
+}
 names_kqueue() { [[ $(regress kqueue --verbose main/methods 2>&1) == *'<kqueue> vs '* ]]; }
 
 build
