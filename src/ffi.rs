@@ -1,7 +1,7 @@
 //! The exported C functions: pointers and counts in, one number and errno out.
 //!
 //! Rules for all of them: errno is set exactly when -1 is returned and otherwise left
-//! alone; pthread cancellation is off for the time of the call, but for the sleeps of a
+//! alone; pthread cancellation does not act during the call, but in the sleeps of a
 //! `kevent()` that may be cancelled; a panic never leaves (the
 //! product is built with panic=abort, and `extern "C"` aborts in any case). Pointers are
 //! not trusted: a bad one is EFAULT.
@@ -15,7 +15,7 @@ use crate::kqueue::{Progress, Request, Sleeper};
 use crate::sys::epoll::Events;
 use crate::sys::memory::{Input, Output};
 use crate::sys::sleep::{self, Nap, OnCancel};
-use crate::sys::thread::Guarded;
+use crate::sys::thread::{self, Guarded};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use libc::{c_int, c_uint, timespec};
@@ -152,8 +152,7 @@ unsafe extern "C" fn begin(call: *mut Call, found: *mut Events, kq: c_int, lists
 unsafe extern "C" fn doze(call: *mut Call) {
     // SAFETY: the caller's promise.
     let lent = unsafe { &mut *call };
-    let cancellable = lent.guard.is_cancellable() && lent.request.changes.len() == 0;
-    let on_cancel = cancellable.then_some(OnCancel(cancelled));
+    let on_cancel = (lent.request.changes.len() == 0).then_some(OnCancel(cancelled));
     // SAFETY: the nap is the call's first field.
     unsafe { sleep::sleep(call.cast(), lent.found, on_cancel) };
 }
@@ -195,7 +194,7 @@ fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
 extern "C" fn cancelled(call: *mut c_void) {
     // glibc acts upon a cancellation again at the next cancellation point, also in a thread
     // that ends already: what follows would be left half done.
-    Guarded::enter();
+    thread::forbid_cancellation();
     // SAFETY: a call whose thread sleeps.
     let call = unsafe { &mut *call.cast::<Call>() };
     // SAFETY: it is there while the call sleeps, and taken once.

@@ -3,8 +3,9 @@
 //! Together with `ffi` this is where `unsafe` lives. Rules: one wrapper per system
 //! call, named as in the manual; descriptors go in borrowed and come out owned; every
 //! descriptor is close-on-exec from birth; EINTR is retried here, but for the waits,
-//! which hand it on. Whatever runs inside `kevent()` is no cancellation point because
-//! `ffi` switches cancellation off for the call; `sleep` alone switches it on.
+//! which hand it on. Nothing that runs inside `kevent()` is a cancellation point: `ffi`
+//! defers cancellation for the call, `raw` goes past libc's points, and `sleep` alone lets
+//! it act.
 
 pub(crate) mod clock;
 pub(crate) mod connector;

@@ -13,8 +13,8 @@
 
 #![allow(unsafe_code)]
 
-use super::clock;
 use super::epoll::{Events, Patience};
+use super::{clock, thread};
 use crate::errno::{Errno, Result};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -33,13 +33,11 @@ struct CleanupBuffer {
 
 unsafe extern "C" {
     fn pthread_testcancel();
-    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
     fn pthread_setcanceltype(kind: c_int, old: *mut c_int) -> c_int;
     fn _pthread_cleanup_push(buffer: *mut CleanupBuffer, routine: extern "C" fn(*mut c_void), argument: *mut c_void);
     fn _pthread_cleanup_pop(buffer: *mut CleanupBuffer, execute: c_int);
 }
 
-const PTHREAD_CANCEL_ENABLE: c_int = 0;
 const PTHREAD_CANCEL_ASYNCHRONOUS: c_int = 1;
 
 /// Ends the calling thread here if it was cancelled. No frame of its callers up to the
@@ -103,23 +101,22 @@ impl Nap {
     }
 }
 
-/// Sleeps as `nap` says. With `on_cancel` the sleep is a cancellation point: if the thread
-/// is cancelled in it, the function is called with `nap` and the thread ends, and no event
+/// Sleeps as `nap` says. With `on_cancel` the sleep is a cancellation point, if the program
+/// has not switched cancellation off: if the thread is cancelled in it, the function is called with `nap` and the thread ends, and no event
 /// was taken unless [`Events::is_touched`].
 ///
 /// # Safety
 /// Both pointers are valid and nobody else's; no frame up to the program's owns anything.
 pub(crate) unsafe extern "C" fn sleep(nap: *mut Nap, events: *mut Events, on_cancel: Option<OnCancel>) {
     let Some(OnCancel(routine)) = on_cancel else {
+        // libc may interrupt a wait even for a cancellation that is deferred.
         // SAFETY: the caller's promise.
-        return unsafe { wait(nap, events) };
+        return thread::uncancelled(|| unsafe { wait(nap, events) });
     };
     let mut buffer = MaybeUninit::uninit();
-    let (mut kind, mut state) = (0, 0);
+    let mut kind = 0;
     // SAFETY: the buffer is popped again before it ends.
     unsafe { _pthread_cleanup_push(buffer.as_mut_ptr(), routine, nap.cast()) };
-    // SAFETY: valid arguments.
-    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &raw mut state) };
     // SAFETY: from here to its counterpart the thread may end at any instruction: nothing
     // but one system call happens.
     unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &raw mut kind) };
@@ -127,8 +124,6 @@ pub(crate) unsafe extern "C" fn sleep(nap: *mut Nap, events: *mut Events, on_can
     unsafe { wait(nap, events) };
     // SAFETY: restores what was.
     unsafe { pthread_setcanceltype(kind, &raw mut kind) };
-    // SAFETY: restores what was.
-    unsafe { pthread_setcancelstate(state, &raw mut state) };
     // SAFETY: pushed above; it is not to be run.
     unsafe { _pthread_cleanup_pop(buffer.as_mut_ptr(), 0) };
 }
