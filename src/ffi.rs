@@ -11,8 +11,8 @@
 use crate::abi::{KQUEUE_CLOEXEC, kevent};
 use crate::debug;
 use crate::errno::{Errno, Result};
-use crate::kqueue::{Progress, Request, Sleeper};
-use crate::sys::epoll::Events;
+use crate::kqueue::{Progress, Request, Round, Sleeper};
+use crate::sys::epoll::{Events, Patience};
 use crate::sys::memory::{Input, Output};
 use crate::sys::sleep::{self, Nap, OnCancel};
 use crate::sys::thread::{self, Guarded};
@@ -104,11 +104,13 @@ struct Lists {
 /// would skip that.
 #[repr(C)]
 struct Call {
-    /// First: the cleanup handler finds the call by its address.
-    nap: Nap,
+    /// First: the cleanup handler finds the call by its address. There once the status was
+    /// [`ASLEEP`].
+    nap: MaybeUninit<Nap>,
     guard: Guarded,
     request: Request,
     events: Output<kevent>,
+    round: Round,
     found: *mut Events,
     /// Who sleeps; there while the status is [`ASLEEP`].
     sleeper: MaybeUninit<Sleeper>,
@@ -134,14 +136,14 @@ unsafe extern "C" fn begin(call: *mut Call, found: *mut Events, kq: c_int, lists
     // SAFETY: as above.
     let timeout = unsafe { Input::new(lists.timeout, usize::from(!lists.timeout.is_null())) };
     // SAFETY: as above.
-    let mut events = unsafe { Output::new(lists.eventlist, nevents) };
+    let events = unsafe { Output::new(lists.eventlist, nevents) };
     let request = Request { number: kq, changes, timeout };
+    let (round, nap, sleeper) = (Round::new(Patience::Forever), MaybeUninit::uninit(), MaybeUninit::uninit());
     // SAFETY: the caller's promise.
-    let progress = crate::kqueue::kevent(&request, unsafe { &mut *found }, &mut events);
-    let (nap, sleeper) = (Nap::none(), MaybeUninit::uninit());
-    let kept = Call { nap, guard, request, events, found, sleeper };
+    let place = unsafe { &mut *call.cast::<MaybeUninit<Call>>() };
+    let call = place.write(Call { nap, guard, request, events, round, found, sleeper });
     // SAFETY: the caller's promise.
-    let call = unsafe { &mut *call.cast::<MaybeUninit<Call>>() }.write(kept);
+    let progress = crate::kqueue::kevent(&call.request, unsafe { &mut *found }, &mut call.events, &mut call.round);
     proceed(call, progress)
 }
 
@@ -166,10 +168,11 @@ unsafe extern "C" fn go_on(call: *mut Call) -> c_int {
     let call = unsafe { &mut *call };
     // SAFETY: lent for the whole call.
     let found = unsafe { &mut *call.found };
-    let waited = call.nap.result(found);
+    // SAFETY: it is there, since the call slept.
+    let waited = unsafe { call.nap.assume_init_ref() }.result(found);
     // SAFETY: it is there while the call sleeps, and taken once.
     let sleeper = unsafe { call.sleeper.assume_init_read() };
-    let progress = sleeper.wake_up(&call.request, waited, found, &mut call.events);
+    let progress = sleeper.wake_up(&call.request, waited, found, &mut call.events, &mut call.round);
     proceed(call, progress)
 }
 
@@ -177,7 +180,7 @@ unsafe extern "C" fn go_on(call: *mut Call) -> c_int {
 fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
     let result = match progress {
         Ok(Progress::Sleep(sleeper)) => {
-            call.nap = sleeper.nap(call.events.room());
+            call.nap.write(sleeper.nap(call.events.room(), &call.round));
             call.sleeper.write(sleeper);
             return ASLEEP;
         }
@@ -200,7 +203,7 @@ extern "C" fn cancelled(call: *mut c_void) {
     // SAFETY: it is there while the call sleeps, and taken once.
     let sleeper = unsafe { call.sleeper.assume_init_read() };
     // SAFETY: lent for the whole call.
-    sleeper.give_up(unsafe { &*call.found });
+    sleeper.give_up(&call.request, unsafe { &*call.found });
 }
 
 /// Returns once every kqueue whose descriptor is closed has been freed.

@@ -36,9 +36,9 @@ pub(super) fn apply_all(
     changes: Input<Kevent>,
     events: &mut Output<Kevent>,
 ) -> Result<Next> {
-    for index in 0..changes.len() {
+    for asked in changes.iter() {
         // Copied before the answer is written: both lists may be the same array.
-        let asked = changes.get(index)?;
+        let asked = asked?;
         let mut change = asked;
         change.flags &= !EV_SYSFLAGS;
         let mut result = apply(&mut state.queue, &change);

@@ -25,11 +25,11 @@ use std::sync::Arc;
 pub(super) enum Step {
     /// Over, with so many events handed out.
     Done(usize),
-    /// The thread has to sleep as [`Round::left`] said, and then [`wake_up`].
-    Sleep(Round),
+    /// The thread has to sleep as [`Round::left`] says, and then [`wake_up`].
+    Sleep,
 }
 
-/// What one call to collect knows.
+/// What one call to collect knows. It stands in the caller's frame, through all sleeps.
 pub(crate) struct Round {
     patience: Patience,
     /// When a wait with a time-out ends, ns; 0 before it is needed.
@@ -45,7 +45,7 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    fn new(patience: Patience) -> Round {
+    pub(crate) fn new(patience: Patience) -> Round {
         let deadline = match patience {
             Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
             _ => 0,
@@ -98,9 +98,9 @@ pub(super) fn collect(
     number: RawFd,
     found: &mut Events,
     out: &mut Output<Kevent>,
-    patience: Patience,
+    round: &mut Round,
 ) -> Result<Step> {
-    go_on(kqueue, state, number, found, out, Round::new(patience), None)
+    go_on(kqueue, state, number, found, out, round, None)
 }
 
 /// The thread has slept, and `waited` is how that went: takes up what it `found`.
@@ -109,7 +109,7 @@ pub(super) fn wake_up(
     number: RawFd,
     found: &mut Events,
     out: &mut Output<Kevent>,
-    round: Round,
+    round: &mut Round,
     waited: Result<()>,
 ) -> Result<Step> {
     let mut state = kqueue.state.lock();
@@ -135,7 +135,7 @@ fn go_on(
     number: RawFd,
     found: &mut Events,
     out: &mut Output<Kevent>,
-    mut round: Round,
+    round: &mut Round,
     mut slept: Option<Result<()>>,
 ) -> Result<Step> {
     let result = loop {
@@ -145,8 +145,8 @@ fn go_on(
                 state.queue.scan = state.queue.scan.wrapping_add(1);
                 round.look_at_the_clock();
                 if state.queue.knotes.ready() == 0 && !round.is_over() {
-                    fall_asleep(kqueue, &mut state, number, &mut round);
-                    return Ok(Step::Sleep(round));
+                    fall_asleep(kqueue, &mut state, number, round);
+                    return Ok(Step::Sleep);
                 }
                 kqueue.epoll.look(found, most(out.room()))
             }
@@ -157,10 +157,10 @@ fn go_on(
                 kqueue.end()
             }
         });
-        if let Err(errno) = waited.and_then(|()| take_up(kqueue, &mut state, found, out.room(), &mut round)) {
+        if let Err(errno) = waited.and_then(|()| take_up(kqueue, &mut state, found, out.room(), round)) {
             break Err(if kqueue.is_closed() { Errno::EBADF } else { errno });
         }
-        match hand_out_all(kqueue, &mut state, found, out, &mut round) {
+        match hand_out_all(kqueue, &mut state, found, out, round) {
             Ok(()) if out.len() == 0 && !round.is_over() => {}
             Ok(()) => break Ok(Step::Done(out.len())),
             Err(errno) => break Err(errno),
@@ -370,12 +370,13 @@ fn drop_knote(queue: &mut Queue, slot: Slot) {
 
 /// Writes one event and does what the knote's flags say.
 fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, level: &mut bool) -> Result<()> {
-    let mut knote = queue.knotes[slot];
-    knote.flags |= if facts.last { EV_ONESHOT } else { 0 };
+    let knote = &queue.knotes[slot];
+    let flags = knote.flags | if facts.last { EV_ONESHOT } else { 0 };
+    let ops = filter::ops(knote.row);
     let event = Kevent {
         ident: knote.ident,
         filter: knote.filter,
-        flags: knote.flags | if facts.eof { EV_EOF } else { 0 },
+        flags: flags | if facts.eof { EV_EOF } else { 0 },
         fflags: facts.fflags,
         data: facts.data,
         udata: facts.udata.unwrap_or(knote.udata) as *mut core::ffi::c_void,
@@ -386,14 +387,13 @@ fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, l
     }
     debug::trace("kevent", format_args!("event {}", Named(&event)));
     queue.knotes[slot].seen = queue.scan;
-    let ops = filter::ops(knote.row);
-    if knote.flags & EV_ONESHOT != 0 {
+    if flags & EV_ONESHOT != 0 {
         ops.settle(queue, slot, Fate::Spent);
         queue.remove(slot);
-    } else if knote.flags & EV_DISPATCH != 0 {
+    } else if flags & EV_DISPATCH != 0 {
         queue.knotes[slot].state &= !state::ENABLED;
         ops.settle(queue, slot, Fate::Dispatched);
-    } else if knote.flags & EV_CLEAR != 0 {
+    } else if flags & EV_CLEAR != 0 {
         ops.settle(queue, slot, Fate::Cleared);
     } else {
         *level = true;

@@ -71,11 +71,6 @@ impl Nap {
         Nap { epoll, max, patience, outcome: Outcome { ret: 0, disturbed: 0 } }
     }
 
-    /// No wait at all.
-    pub(crate) fn none() -> Nap {
-        Nap::new(-1, 1, Patience::None)
-    }
-
     /// How the wait went: EINTR if a handler of the program's ran. No event and no error
     /// where the time is over or something else interrupted it.
     pub(crate) fn result(&self, events: &mut Events) -> Result<()> {
