@@ -164,6 +164,11 @@ impl Knotes {
         (knote.has(state::LIVE) && knote.generation == generation).then_some(slot)
     }
 
+    /// How many knotes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// Counts the times a knote came onto the list anew.
     pub(crate) fn activations(&self) -> u32 {
         self.activations

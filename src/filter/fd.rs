@@ -298,6 +298,7 @@ fn apply(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
     });
     queue.crowded |= crowded;
     applied?;
+    queue.entered = queue.entered.wrapping_add(u32::from(armed == 0 && wanted != 0));
     let entry = queue.fds.entry_mut(fd);
     entry.armed[set] = wanted;
     if entry.armed == [0; SETS] {

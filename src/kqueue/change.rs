@@ -27,6 +27,9 @@ pub(super) enum Next {
     Return,
 }
 
+/// So many new entries in one call are the beginning of a long list of them.
+const MANY: u32 = 8;
+
 /// Applies the changes in order. Errors and receipts go into `events` while there is
 /// room; an error without room ends the call with its errno, a receipt without room ends
 /// it quietly. What was applied before stays.
@@ -36,7 +39,8 @@ pub(super) fn apply_all(
     changes: Input<Kevent>,
     events: &mut Output<Kevent>,
 ) -> Result<Next> {
-    for asked in changes.iter() {
+    let entered = state.queue.entered;
+    for (done, asked) in changes.iter().enumerate() {
         // Copied before the answer is written: both lists may be the same array.
         let asked = asked?;
         let mut change = asked;
@@ -44,6 +48,9 @@ pub(super) fn apply_all(
         let mut result = apply(&mut state.queue, &change);
         if core::mem::take(&mut state.queue.crowded) && readable::make_way(kqueue, state) {
             result = apply(&mut state.queue, &change);
+        }
+        if state.queue.entered.wrapping_sub(entered) == MANY {
+            readable::step_aside(kqueue, state, changes.len() - done);
         }
         debug::trace("kevent", format_args!("change {} -> {:?}", Named(&asked), result.map(|_| ())));
         let answer = match result {
