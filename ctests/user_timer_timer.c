@@ -238,13 +238,16 @@ CHECK(late_retrieval_makes_no_drift)
 
 CHECK(timers_come_in_the_order_of_their_deadlines)
 {
-	int kq = kqueue();
+	int kq = kqueue(), i;
+	struct kevent ev;
 	TIMER(kq, 30, EV_ONESHOT, 0, 30);
 	TIMER(kq, 10, EV_ONESHOT, 0, 10);
 	TIMER(kq, 20, EV_ONESHOT, 0, 20);
-	EQ(ONE(kq).ident, 10);
-	EQ(ONE(kq).ident, 20);
-	EQ(ONE(kq).ident, 30);
+	/* Several may be due by now; there is room for one. */
+	for (i = 1; i <= 3; i++) {
+		EQ(collect(kq, &ev, 1, 10000), 1);
+		EQ(ev.ident, i * 10);
+	}
 	close(kq);
 }
 

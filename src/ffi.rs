@@ -1,12 +1,14 @@
 //! The exported C functions: pointers and counts in, one number and errno out.
 //!
 //! Rules for all of them: errno is set exactly when -1 is returned and otherwise left
-//! alone; pthread cancellation does not act during the call, but in the sleeps of a
+//! alone; pthread cancellation is off for the time of the call, but for the sleeps of a
 //! `kevent()` that may be cancelled; a panic never leaves (the
 //! product is built with panic=abort, and `extern "C"` aborts in any case). Pointers are
 //! not trusted: a bad one is EFAULT.
 
 #![allow(unsafe_code)]
+
+mod signal;
 
 use crate::abi::{KQUEUE_CLOEXEC, kevent};
 use crate::debug;
@@ -15,7 +17,7 @@ use crate::kqueue::{Progress, Request, Round, Sleeper};
 use crate::sys::epoll::{Events, Patience};
 use crate::sys::memory::{Input, Output};
 use crate::sys::sleep::{self, Nap, OnCancel};
-use crate::sys::thread::{self, Guarded};
+use crate::sys::thread::Guarded;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use libc::{c_int, c_uint, timespec};
@@ -72,19 +74,20 @@ pub unsafe extern "C" fn kevent(
     nevents: c_int,
     timeout: *const timespec,
 ) -> c_int {
-    // Cancellation unwinds this frame: it owns nothing.
+    // Cancellation unwinds this frame: it owns nothing, and calls nothing that could unwind
+    // by itself, for whose sake the compiler would stop it here.
     if nevents > 0 {
         sleep::cancellation_point();
     }
-    let mut found = Events::new();
-    let mut call = MaybeUninit::<Call>::uninit();
-    let (call, found) = (call.as_mut_ptr(), &raw mut found);
+    let mut found = const { Events::new() };
+    let mut call = const { MaybeUninit::<Call>::uninit() };
+    let (call, found) = (&raw mut call as *mut Call, &raw mut found);
     let lists = Lists { changelist, nchanges, eventlist, nevents, timeout };
     // SAFETY: the caller's promise; both live as long as this frame.
     let mut status = unsafe { begin(call, found, kq, &raw const lists) };
     while status == ASLEEP {
-        // SAFETY: the call was filled in and its thread is to sleep.
-        unsafe { doze(call) };
+        // SAFETY: the nap is the call's first field, and was filled in for this sleep.
+        unsafe { sleep::sleep(call as *mut Nap) };
         // SAFETY: as above.
         status = unsafe { go_on(call) };
     }
@@ -104,15 +107,14 @@ struct Lists {
 /// would skip that.
 #[repr(C)]
 struct Call {
-    /// First: the cleanup handler finds the call by its address. There once the status was
-    /// [`ASLEEP`].
+    /// First: the cleanup handler finds the call by its address. There while the status is
+    /// [`ASLEEP`], as is who sleeps.
     nap: MaybeUninit<Nap>,
     guard: Guarded,
     request: Request,
     events: Output<kevent>,
     round: Round,
     found: *mut Events,
-    /// Who sleeps; there while the status is [`ASLEEP`].
     sleeper: MaybeUninit<Sleeper>,
 }
 
@@ -147,18 +149,6 @@ unsafe extern "C" fn begin(call: *mut Call, found: *mut Events, kq: c_int, lists
     proceed(call, progress)
 }
 
-/// Sleeps, and if it has no changes to its credit, cancellably.
-///
-/// # Safety
-/// The call's thread is to sleep, and no frame up to the program's owns anything.
-unsafe extern "C" fn doze(call: *mut Call) {
-    // SAFETY: the caller's promise.
-    let lent = unsafe { &mut *call };
-    let on_cancel = (lent.request.changes.len() == 0).then_some(OnCancel(cancelled));
-    // SAFETY: the nap is the call's first field.
-    unsafe { sleep::sleep(call.cast(), lent.found, on_cancel) };
-}
-
 /// Goes on after a sleep.
 ///
 /// # Safety
@@ -168,7 +158,7 @@ unsafe extern "C" fn go_on(call: *mut Call) -> c_int {
     let call = unsafe { &mut *call };
     // SAFETY: lent for the whole call.
     let found = unsafe { &mut *call.found };
-    // SAFETY: it is there, since the call slept.
+    // SAFETY: the call has slept.
     let waited = unsafe { call.nap.assume_init_ref() }.result(found);
     // SAFETY: it is there while the call sleeps, and taken once.
     let sleeper = unsafe { call.sleeper.assume_init_read() };
@@ -180,7 +170,11 @@ unsafe extern "C" fn go_on(call: *mut Call) -> c_int {
 fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
     let result = match progress {
         Ok(Progress::Sleep(sleeper)) => {
-            call.nap.write(sleeper.nap(call.events.room(), &call.round));
+            // SAFETY: lent for the whole call.
+            let nap = sleeper.nap(unsafe { &mut *call.found }, call.events.room(), &call.round);
+            // Changes would be lost to the program with their answer.
+            let cancellable = call.guard.is_cancellable() && call.request.changes.len() == 0;
+            call.nap.write(if cancellable { nap.cancellable(OnCancel(cancelled)) } else { nap });
             call.sleeper.write(sleeper);
             return ASLEEP;
         }
@@ -197,7 +191,7 @@ fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
 extern "C" fn cancelled(call: *mut c_void) {
     // glibc acts upon a cancellation again at the next cancellation point, also in a thread
     // that ends already: what follows would be left half done.
-    thread::forbid_cancellation();
+    Guarded::enter();
     // SAFETY: a call whose thread sleeps.
     let call = unsafe { &mut *call.cast::<Call>() };
     // SAFETY: it is there while the call sleeps, and taken once.

@@ -9,7 +9,8 @@ use std::fs;
 use std::mem::{offset_of, size_of};
 use std::process::Command;
 use support::{
-    EXPORTS, Linkage, archive, c_compiler, have, out_dir, output, root, run_text, shared_object, shipped, source,
+    EXPORTS, IN_FRONT, Linkage, archive, c_compiler, have, out_dir, output, root, run_text, shared_object, shipped,
+    source,
 };
 
 /// The names `nm` prints, without their addresses.
@@ -26,7 +27,18 @@ fn shared_object_exports_the_public_names_only() {
     let mut nm = Command::new("nm");
     nm.args(["-D", "--defined-only"]).arg(shared_object());
     let found = names(&mut nm);
-    assert_eq!(found, EXPORTS.map(str::to_owned).into());
+    let expected: BTreeSet<String> = EXPORTS.iter().chain(&IN_FRONT).map(|&name| name.to_owned()).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn archive_and_rust_programs_do_not_stand_in_front_of_libc() {
+    let program = std::env::current_exe().expect("the test program has a path");
+    for file in [archive(), program] {
+        let mut nm = Command::new("nm");
+        let found = names(nm.args(["-g", "--defined-only"]).arg(&file));
+        assert!(IN_FRONT.iter().all(|&name| !found.contains(name)), "{}", file.display());
+    }
 }
 
 #[test]

@@ -63,6 +63,10 @@ ctests! {
     proc_fork
     proc_races
     procdesc
+    signal_action
+    signal_blocked
+    signal_count
+    signal_thread
     user_timer_life
     user_timer_timer
     user_timer_user

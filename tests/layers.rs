@@ -178,8 +178,8 @@ fn unsafe_stands_in_ffi_and_sys_alone() {
     assert_eq!(wrong, [""; 0]);
 }
 
-/// Functions that are cancellation points in libc, and std's that call them. Cancellation is
-/// deferred inside the library: one of these would act on it with locks held.
+/// Functions that are cancellation points in libc, and std's that call them. Even where
+/// cancellation is off one of these may act on it, with locks held (`sys/raw.rs`).
 const CANCELLATION_POINTS: [&str; 37] = [
     "libc::accept",
     "libc::accept4",

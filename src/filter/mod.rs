@@ -26,6 +26,8 @@ pub(crate) mod process;
 pub(crate) mod processes;
 pub(crate) mod read;
 pub(crate) mod rebuild;
+pub(crate) mod signal;
+pub(crate) mod signals;
 pub(crate) mod timer;
 pub(crate) mod timers;
 pub(crate) mod user;
@@ -33,7 +35,7 @@ pub(crate) mod vnode;
 pub(crate) mod watched;
 pub(crate) mod write;
 
-use crate::abi::{EVFILT_EMPTY, EVFILT_FS, EVFILT_PROC, EVFILT_PROCDESC, EVFILT_SYSCOUNT, EVFILT_VNODE};
+use crate::abi::{EVFILT_EMPTY, EVFILT_FS, EVFILT_PROC, EVFILT_PROCDESC, EVFILT_SIGNAL, EVFILT_SYSCOUNT, EVFILT_VNODE};
 use crate::abi::{EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knotes, NONE, Slot};
@@ -146,6 +148,7 @@ static ROWS: [Option<&dyn Filter>; 20] = {
     rows[row_of(EVFILT_WRITE)] = Some(&write::Write);
     rows[row_of(EVFILT_PROC)] = Some(&process::Process);
     rows[row_of(EVFILT_PROCDESC)] = Some(&procdesc::ProcDesc);
+    rows[row_of(EVFILT_SIGNAL)] = Some(&signal::Signal);
     rows[row_of(EVFILT_TIMER)] = Some(&timer::Timer);
     rows[row_of(EVFILT_USER)] = Some(&user::User);
     rows[row_of(EVFILT_LIBKQUEUE)] = Some(&libkqueue::LibKqueue);
@@ -214,6 +217,8 @@ pub(crate) mod token {
     pub(crate) const MOUNTS: u64 = SOURCE | 6;
     /// The process connector.
     pub(crate) const PROCESSES: u64 = SOURCE | 5;
+    /// The signalfd: a watched signal became pending.
+    pub(crate) const SIGNALS: u64 = SOURCE | 7;
     /// What a knote has in the epoll for itself; the low bits are the knote's name.
     pub(crate) const KNOTE: u64 = SOURCE | 1 << 62;
     /// The sets nested in the kqueue's own, from number 1 on.
@@ -239,6 +244,7 @@ pub(crate) struct Queue {
     letters: Option<Arc<letters::LetterBox>>,
     watches: processes::Watches,
     following: Option<following::Subscription>,
+    pub(crate) signals: signals::Signals,
     pub(crate) find_kqueue: FindKqueue,
     /// Counts the rounds in which ready knotes are looked at.
     pub(crate) scan: u32,
@@ -270,6 +276,7 @@ impl Queue {
             letters: None,
             watches: processes::Watches::default(),
             following: None,
+            signals: signals::Signals::default(),
             find_kqueue,
             scan: 1,
             index: index::Index::default(),

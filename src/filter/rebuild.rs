@@ -9,7 +9,7 @@
 //! ready; those first reports of edge entries are dropped. Then the old set is drained,
 //! which holds every edge until now; later ones come through the new set.
 
-use super::{Queue, inodes, mounts, processes, timers, token};
+use super::{Queue, inodes, mounts, processes, signals, timers, token};
 use crate::errno::Result;
 use crate::sys::ask_twice;
 use crate::sys::clock::Clock;
@@ -60,6 +60,7 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
     inodes::enter(queue, &new)?;
     mounts::enter(queue, &new)?;
     processes::enter(queue, &new)?;
+    signals::enter(queue, &new)?;
     for set in 1..super::fd::SETS {
         if let Some(nested) = queue.fds.nested(set) {
             new.add(nested.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;

@@ -20,7 +20,7 @@ use crate::abi::Kevent;
 use crate::debug;
 use crate::errno::{Errno, Result};
 use crate::filter::watched::{Watcher, Watchers};
-use crate::filter::{Inner, Queue, inodes, token};
+use crate::filter::{Inner, Queue, inodes, signals, token};
 use crate::sync;
 use crate::sys::epoll::{Epoll, Events, Patience};
 use crate::sys::eventfd::Waker;
@@ -283,15 +283,15 @@ pub(crate) fn kevent(
 
 impl Sleeper {
     /// The wait to make.
-    pub(crate) fn nap(&self, room: usize, round: &Round) -> Nap {
-        Nap::new(self.0.epoll.as_raw_fd(), wait::most(room), round.left())
+    pub(crate) fn nap(&self, found: &mut Events, room: usize, round: &Round) -> Nap {
+        Nap::new(self.0.epoll.as_raw_fd(), found, wait::most(room), round.left())
     }
 
     /// Goes on after a wait that went as `waited` says.
     pub(crate) fn wake_up(
         self,
         request: &Request,
-        waited: Result<()>,
+        waited: Result<bool>,
         found: &mut Events,
         events: &mut Output<Kevent>,
         round: &mut Round,
@@ -432,9 +432,24 @@ impl Kqueue {
         state.tell_watchers(self);
         state.dim_if_empty();
         readable::leave(self, &mut state, number, call);
+        self.expect_signals(&mut state);
         drop(state);
         if pass_on {
             // Without the lock: on one core the woken thread would run into it.
+            self.waker.wake();
+        }
+    }
+}
+
+impl Kqueue {
+    /// Has signals wake the kqueue if anybody is there to be woken.
+    fn expect_signals(&self, state: &mut State) {
+        if state.sleepers == 0 && !self.watchers.any() && state.readable.mark != readable::Mark::Armed {
+            return signals::expect_no_more(&mut state.queue);
+        }
+        let before = state.queue.knotes.ready();
+        signals::expect(&mut state.queue);
+        if state.queue.knotes.ready() > before {
             self.waker.wake();
         }
     }
@@ -450,6 +465,7 @@ impl Inner for Kqueue {
             return (0, 0);
         }
         let mut state = self.state.lock();
+        signals::expect(&mut state.queue);
         wait::look(&self, &mut state);
         let pending = state.queue.knotes.ready();
         state.queue.timers.arm();

@@ -18,6 +18,7 @@
 
 use super::{Kqueue, State, wait};
 use crate::errno::Result;
+use crate::filter::signals;
 use crate::sys::fd;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -185,6 +186,7 @@ pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call
 
 /// Looks what is pending, on behalf of those who only see the descriptor or its epoll.
 fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
+    signals::expect(&mut state.queue);
     wait::look(kqueue, state);
     state.queue.timers.arm();
     state.tell_watchers(kqueue);

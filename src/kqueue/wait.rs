@@ -13,7 +13,7 @@ use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
 use crate::debug::{self, Named};
 use crate::errno::{Errno, Result};
-use crate::filter::{self, Facts, Fate, Outcome, Queue, inodes, mounts, processes, timers, token};
+use crate::filter::{self, Facts, Fate, Outcome, Queue, inodes, mounts, processes, signals, timers, token};
 use crate::knote::{Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
@@ -42,6 +42,9 @@ pub(crate) struct Round {
     more: bool,
     /// A level event went out whose condition may well still hold.
     level: bool,
+    /// A handler of the program's ran in the sleep that is just over: without an event that
+    /// is EINTR.
+    interrupted: bool,
 }
 
 impl Round {
@@ -50,7 +53,7 @@ impl Round {
             Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
             _ => 0,
         };
-        Round { patience, deadline, asleep_since: 0, left: patience, more: false, level: false }
+        Round { patience, deadline, asleep_since: 0, left: patience, more: false, level: false, interrupted: false }
     }
 
     /// Works out what is left of the patience. Once it has run out the next wait is the last.
@@ -94,12 +97,13 @@ const MOMENT: u64 = 300_000;
 /// Waits as `patience` allows and hands out events, up to where the thread has to sleep.
 pub(super) fn collect(
     kqueue: &Arc<Kqueue>,
-    state: Locked<'_>,
+    mut state: Locked<'_>,
     number: RawFd,
     found: &mut Events,
     out: &mut Output<Kevent>,
     round: &mut Round,
 ) -> Result<Step> {
+    signals::begin(&mut state.queue);
     go_on(kqueue, state, number, found, out, round, None)
 }
 
@@ -110,8 +114,10 @@ pub(super) fn wake_up(
     found: &mut Events,
     out: &mut Output<Kevent>,
     round: &mut Round,
-    waited: Result<()>,
+    waited: Result<bool>,
 ) -> Result<Step> {
+    round.interrupted = waited != Ok(false);
+    let waited = waited.map(|_| ());
     let mut state = kqueue.state.lock();
     state.sleepers -= 1;
     state.queue.scan = state.queue.scan.wrapping_add(1);
@@ -144,6 +150,10 @@ fn go_on(
             None => {
                 state.queue.scan = state.queue.scan.wrapping_add(1);
                 round.look_at_the_clock();
+                signals::gather(&mut state.queue);
+                if state.queue.knotes.ready() == 0 && !round.is_over() {
+                    signals::before_sleep(&mut state.queue);
+                }
                 if state.queue.knotes.ready() == 0 && !round.is_over() {
                     fall_asleep(kqueue, &mut state, number, round);
                     return Ok(Step::Sleep);
@@ -151,16 +161,24 @@ fn go_on(
                 kqueue.epoll.look(found, most(out.room()))
             }
         };
-        // Other errors than EINTR mean that the program has closed the epoll's number.
-        let waited = waited.inspect_err(|&errno| {
-            if errno != Errno::EINTR {
-                kqueue.end()
+        let waited = match waited {
+            // A signal is noted before its handler runs: its event comes instead.
+            Err(Errno::EINTR) if signals::gather(&mut state.queue) => {
+                found.set_len(0);
+                Ok(())
             }
-        });
+            // The program has closed the epoll's number.
+            Err(errno) if errno != Errno::EINTR => {
+                kqueue.end();
+                Err(errno)
+            }
+            other => other,
+        };
         if let Err(errno) = waited.and_then(|()| take_up(kqueue, &mut state, found, out.room(), round)) {
             break Err(if kqueue.is_closed() { Errno::EBADF } else { errno });
         }
         match hand_out_all(kqueue, &mut state, found, out, round) {
+            Ok(()) if out.len() == 0 && round.interrupted => break Err(Errno::EINTR),
             Ok(()) if out.len() == 0 && !round.is_over() => {}
             Ok(()) => break Ok(Step::Done(out.len())),
             Err(errno) => break Err(errno),
@@ -203,7 +221,7 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     if round.is_over() && state.queue.knotes.ready() == 0 {
         inodes::catch_up(&mut state.queue);
     }
-    if round.more && edge_waits(&state.queue, room) {
+    if round.more && edge_waits(&state.queue, room) || signals::take_echo(&mut state.queue) {
         merge_edges(kqueue, state, found, round)?;
     }
     // A close may be hidden behind events there was no room for.
@@ -250,11 +268,13 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
                 state.queue.waker.taken();
                 state.queue.take_letters();
                 processes::take_news(&mut state.queue);
+                signals::gather(&mut state.queue);
             }
             token::TIMER_MONOTONIC => timers::expire(&mut state.queue, Clock::Monotonic),
             token::TIMER_REALTIME => timers::expire(&mut state.queue, Clock::Realtime),
             token::INODES => inodes::collect(&mut state.queue),
             token::MOUNTS => mounts::collect(&mut state.queue),
+            token::SIGNALS => signals::take(&mut state.queue),
             token::PROCESSES => processes::collect(&mut state.queue),
             token if token & token::KNOTE == token::KNOTE => state.queue.reported(token & !token::KNOTE),
             token if token & token::SOURCE != 0 => absorb_set(&mut state.queue, token - token::SETS),

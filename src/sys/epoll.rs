@@ -32,7 +32,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn new() -> Events {
+    pub(crate) const fn new() -> Events {
         Events { buf: [const { MaybeUninit::uninit() }; BATCH], len: 0 }
     }
 
@@ -50,20 +50,15 @@ impl Events {
     }
 
     /// The first `len` entries are what the kernel wrote.
-    pub(super) fn set_len(&mut self, len: usize) {
+    pub(crate) fn set_len(&mut self, len: usize) {
         self.len = len.min(BATCH);
     }
 
     /// Where the kernel is to write; [`Events::is_touched`] tells whether it did.
-    ///
-    /// # Safety
-    /// `events` is valid and nobody else's.
-    pub(super) unsafe fn start(events: *mut Events) -> *mut libc::epoll_event {
-        // SAFETY: the caller's promise.
-        let events = unsafe { &mut *events };
-        events.len = 0;
-        events.buf[0].write(libc::epoll_event { events: 0, u64: UNTOUCHED });
-        events.buf.as_mut_ptr().cast()
+    pub(super) fn start(&mut self) -> *mut libc::epoll_event {
+        self.len = 0;
+        self.buf[0].write(libc::epoll_event { events: 0, u64: UNTOUCHED });
+        self.buf.as_mut_ptr().cast()
     }
 
     /// Whether a sleep that did not come back has taken events nevertheless.
@@ -176,10 +171,10 @@ impl Epoll {
 
     /// Sleeps for as long as `patience` says; no cancellation point. EINTR is handed on.
     pub(crate) fn wait(&self, events: &mut Events, patience: Patience) -> Result<()> {
-        let mut nap = Nap::new(self.as_raw_fd(), BATCH, patience);
-        // SAFETY: both are valid, and without a way to be cancelled nothing unwinds.
-        unsafe { sleep::sleep(&raw mut nap, &raw mut *events, None) };
-        nap.result(events)
+        let mut nap = Nap::new(self.as_raw_fd(), events, BATCH, patience);
+        // SAFETY: it is valid, and without a way to be cancelled nothing unwinds.
+        unsafe { sleep::sleep(&raw mut nap) };
+        nap.result(events).map(|_| ())
     }
 }
 

@@ -7,14 +7,14 @@
 
 #![allow(unsafe_code)]
 
-use super::register;
+use super::{hook, register};
 use crate::errno::{Errno, Result};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;
 
 /// The locks between `prepare` and its counterpart.
-struct Held(UnsafeCell<Option<register::ForkGuards>>);
+struct Held(UnsafeCell<Option<(hook::ForkGuard, register::ForkGuards)>>);
 
 // SAFETY: only touched by the thread that holds the lock whose guard is inside.
 unsafe impl Sync for Held {}
@@ -23,18 +23,23 @@ static HELD: Held = Held(UnsafeCell::new(None));
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn prepare() {
-    let guards = register::lock_for_fork();
-    // SAFETY: we hold the lock that guards this cell.
+    // In this order: no signal is watched while a descriptor is made.
+    let guards = (hook::ForkGuard::lock(), register::lock_for_fork());
+    // SAFETY: we hold the locks that guard this cell.
     unsafe { *HELD.0.get() = Some(guards) };
 }
 
 extern "C" fn parent() {
-    // SAFETY: `prepare` ran in this thread, which still holds the lock.
-    drop(unsafe { (*HELD.0.get()).take() });
+    // SAFETY: `prepare` ran in this thread, which still holds the locks.
+    if let Some((signals, descriptors)) = unsafe { (*HELD.0.get()).take() } {
+        drop(descriptors);
+        signals.unlock();
+    }
 }
 
 extern "C" fn child() {
     register::close_all_in_child();
+    hook::reset_in_child();
     parent();
 }
 

@@ -232,5 +232,5 @@ pub(crate) fn call_printf(address: isize, line: &[u8]) {
     // SAFETY: not null; the program says that it is such a function (EVFILT_LIBKQUEUE's contract).
     let function = unsafe { core::mem::transmute::<isize, Printf>(address) };
     // SAFETY: both arguments are C strings that live through the call.
-    super::thread::uncancelled(|| unsafe { function(c"%s".as_ptr(), line.as_ptr()) });
+    unsafe { function(c"%s".as_ptr(), line.as_ptr()) };
 }

@@ -3,10 +3,10 @@
 //! Together with `ffi` this is where `unsafe` lives. Rules: one wrapper per system
 //! call, named as in the manual; descriptors go in borrowed and come out owned; every
 //! descriptor is close-on-exec from birth; EINTR is retried here, but for the waits,
-//! which hand it on. Nothing that runs inside `kevent()` is a cancellation point: `ffi`
-//! defers cancellation for the call, `raw` goes past libc's points, and `sleep` alone lets
-//! it act.
+//! which hand it on. Whatever runs inside `kevent()` is no cancellation point because
+//! `ffi` switches cancellation off for the call; `sleep` alone switches it on.
 
+pub(crate) mod bells;
 pub(crate) mod clock;
 pub(crate) mod connector;
 pub(crate) mod epoll;
@@ -14,10 +14,12 @@ pub(crate) mod eventfd;
 pub(crate) mod fd;
 pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod hook;
 pub(crate) mod inotify;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netlink;
+pub(crate) mod pending;
 pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod process;

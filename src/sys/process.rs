@@ -1,4 +1,4 @@
-//! The process: its environment, as far as it is allowed to count.
+//! The process: its number, its threads, its environment as far as it is allowed to count.
 
 #![allow(unsafe_code)]
 
@@ -6,6 +6,14 @@
 pub(super) fn pid() -> libc::pid_t {
     // SAFETY: always succeeds and touches no memory.
     unsafe { libc::getpid() }
+}
+
+/// The kernel's numbers of its threads.
+pub(super) fn threads() -> Option<Vec<libc::pid_t>> {
+    // No child shall inherit the descriptor.
+    let _creating = super::fd::creating();
+    let entries = std::fs::read_dir("/proc/self/task").ok()?;
+    Some(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// Whether KQUEUE_DEBUG is set, neither empty nor 0. A program that runs with more rights

@@ -1,11 +1,11 @@
 //! Calls that libc makes cancellation points, made past it.
 //!
-//! Cancellation is deferred while the library works, so that it acts in such calls alone;
-//! and switching it off would not be enough: pthread_cancel(3) may have seen a thread in its
-//! cancellable sleep and send the signal afterwards, and libc's handler acts on it inside any
-//! cancellation point, which libc makes asynchronous for the time of the call. So no such
-//! call of libc's may happen in the library. The program's next one acts on the
-//! cancellation. `tests/layers.rs` looks for calls that do not go this way.
+//! Cancellation is off while the library works, but that is not enough: pthread_cancel(3)
+//! may have seen a thread in its cancellable sleep and send the signal afterwards, and
+//! libc's handler acts on it inside any cancellation point whose state it finds
+//! asynchronous, as libc itself makes it for the time of the call. So no such call of libc's
+//! may happen while a lock is held. The program's next one acts on the cancellation.
+//! `tests/layers.rs` looks for calls that do not go this way.
 
 #![allow(unsafe_code)]
 

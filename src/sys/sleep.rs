@@ -13,8 +13,9 @@
 
 #![allow(unsafe_code)]
 
+use super::clock;
 use super::epoll::{Events, Patience};
-use super::{clock, thread};
+use super::signal::Interruptions;
 use crate::errno::{Errno, Result};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -33,11 +34,13 @@ struct CleanupBuffer {
 
 unsafe extern "C" {
     fn pthread_testcancel();
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
     fn pthread_setcanceltype(kind: c_int, old: *mut c_int) -> c_int;
     fn _pthread_cleanup_push(buffer: *mut CleanupBuffer, routine: extern "C" fn(*mut c_void), argument: *mut c_void);
     fn _pthread_cleanup_pop(buffer: *mut CleanupBuffer, execute: c_int);
 }
 
+const PTHREAD_CANCEL_ENABLE: c_int = 0;
 const PTHREAD_CANCEL_ASYNCHRONOUS: c_int = 1;
 
 /// Ends the calling thread here if it was cancelled. No frame of its callers up to the
@@ -47,12 +50,19 @@ pub(crate) extern "C" fn cancellation_point() {
     unsafe { pthread_testcancel() };
 }
 
-/// What the wait of a sleeping thread is, and what came of it.
+/// The wait of a sleeping thread, worked out beforehand, and what came of it.
 pub(crate) struct Nap {
-    epoll: RawFd,
-    max: usize,
-    patience: Patience,
+    epoll: c_long,
+    buffer: *mut libc::epoll_event,
+    max: c_long,
+    /// epoll_pwait2(2), or epoll_pwait(2) where there is none.
+    number: c_long,
+    time: libc::timespec,
+    /// The argument that says how long: `None`, the address of `time`.
+    timeout: Option<c_long>,
+    on_cancel: Option<OnCancel>,
     outcome: Outcome,
+    before: Interruptions,
 }
 
 /// What a wait's system call came back with.
@@ -66,61 +76,60 @@ struct Outcome {
 }
 
 impl Nap {
-    /// A wait in `epoll` for `max` events at most.
-    pub(crate) fn new(epoll: RawFd, max: usize, patience: Patience) -> Nap {
-        Nap { epoll, max, patience, outcome: Outcome { ret: 0, disturbed: 0 } }
+    /// A wait in `epoll` for `max` events at most, which go to `events`: that has to stay where
+    /// it is.
+    pub(crate) fn new(epoll: RawFd, events: &mut Events, max: usize, patience: Patience) -> Nap {
+        let nanos = patience.nanos();
+        let exact = !NO_PWAIT2.load(Ordering::Relaxed);
+        Nap {
+            epoll: epoll.into(),
+            buffer: events.start(),
+            max: max as c_long,
+            number: if exact { libc::SYS_epoll_pwait2 } else { libc::SYS_epoll_pwait },
+            time: clock::timespec(nanos.unwrap_or(0)),
+            timeout: match nanos {
+                _ if !exact => Some(patience.millis()),
+                None => Some(0),
+                Some(_) => None,
+            },
+            on_cancel: None,
+            outcome: Outcome { ret: 0, disturbed: 0 },
+            before: Interruptions::so_far(),
+        }
+    }
+
+    /// Makes the sleep a cancellation point: if the thread is cancelled in it, the function is
+    /// called with the nap's address and the thread ends; no event was taken unless [`Events::is_touched`].
+    pub(crate) fn cancellable(self, on_cancel: OnCancel) -> Nap {
+        Nap { on_cancel: Some(on_cancel), ..self }
     }
 
     /// How the wait went: EINTR if a handler of the program's ran. No event and no error
-    /// where the time is over or something else interrupted it.
-    pub(crate) fn result(&self, events: &mut Events) -> Result<()> {
+    /// where the time is over or something else interrupted it. True: a handler is known to
+    /// have run though there were events, for a signalfd tells of what is on its way to one.
+    pub(crate) fn result(&self, events: &mut Events) -> Result<bool> {
         let woken = usize::try_from(self.outcome.ret);
         events.set_len(woken.unwrap_or(0));
-        match woken {
-            Ok(_) => Ok(()),
-            Err(_) if self.outcome.ret == -i64::from(libc::EINTR) => {
-                if self.a_handler_ran() {
-                    Err(Errno::EINTR)
-                } else {
-                    Ok(())
-                }
+        if woken.is_ok() {
+            return Ok(self.before.were_handled());
+        }
+        match Errno::of_kernel(self.outcome.ret) {
+            Errno::EINTR if self.a_handler_ran() => Err(Errno::EINTR),
+            Errno::EINTR => Ok(false),
+            // EPERM: a sandbox older than the call.
+            Errno::ENOSYS | Errno::EPERM if self.number == libc::SYS_epoll_pwait2 => {
+                NO_PWAIT2.store(true, Ordering::Relaxed);
+                Ok(false)
             }
-            Err(_) => Err(Errno::of_kernel(self.outcome.ret)),
+            errno => Err(errno),
         }
     }
 
     fn a_handler_ran(&self) -> bool {
         let mut disturbed = self.outcome.disturbed;
         mark_defined(&mut disturbed);
-        if disturbed == 0 { super::signal::handlers_elsewhere() } else { super::signal::handlers_installed() }
+        self.before.were_by_program(disturbed != 0)
     }
-}
-
-/// Sleeps as `nap` says. With `on_cancel` the sleep is a cancellation point, if the program
-/// has not switched cancellation off: if the thread is cancelled in it, the function is called with `nap` and the thread ends, and no event
-/// was taken unless [`Events::is_touched`].
-///
-/// # Safety
-/// Both pointers are valid and nobody else's; no frame up to the program's owns anything.
-pub(crate) unsafe extern "C" fn sleep(nap: *mut Nap, events: *mut Events, on_cancel: Option<OnCancel>) {
-    let Some(OnCancel(routine)) = on_cancel else {
-        // libc may interrupt a wait even for a cancellation that is deferred.
-        // SAFETY: the caller's promise.
-        return thread::uncancelled(|| unsafe { wait(nap, events) });
-    };
-    let mut buffer = MaybeUninit::uninit();
-    let mut kind = 0;
-    // SAFETY: the buffer is popped again before it ends.
-    unsafe { _pthread_cleanup_push(buffer.as_mut_ptr(), routine, nap.cast()) };
-    // SAFETY: from here to its counterpart the thread may end at any instruction: nothing
-    // but one system call happens.
-    unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &raw mut kind) };
-    // SAFETY: the caller's promise.
-    unsafe { wait(nap, events) };
-    // SAFETY: restores what was.
-    unsafe { pthread_setcanceltype(kind, &raw mut kind) };
-    // SAFETY: pushed above; it is not to be run.
-    unsafe { _pthread_cleanup_pop(buffer.as_mut_ptr(), 0) };
 }
 
 /// What a thread cancelled in its sleep runs; its argument is the nap.
@@ -128,31 +137,50 @@ pub(crate) unsafe extern "C" fn sleep(nap: *mut Nap, events: *mut Events, on_can
 #[repr(transparent)]
 pub(crate) struct OnCancel(pub(crate) extern "C" fn(*mut c_void));
 
-/// epoll_pwait2(2) where the kernel (5.11) has it, else epoll_pwait(2) with milliseconds
-/// rounded up.
-unsafe extern "C" fn wait(nap: *mut Nap, events: *mut Events) {
+/// Sleeps as `nap` says.
+///
+/// # Safety
+/// The nap is valid and nobody else's. If it is cancellable no frame up to the program's owns
+/// anything, or calls Rust functions that could unwind: neither this one nor [`wait`] does.
+pub(crate) unsafe extern "C" fn sleep(nap: *mut Nap) {
     // SAFETY: the caller's promise.
-    let nap = unsafe { &mut *nap };
+    let Some(OnCancel(routine)) = (unsafe { (*nap).on_cancel }) else {
+        // SAFETY: the caller's promise.
+        return unsafe { wait(nap) };
+    };
+    let mut buffer = const { MaybeUninit::<CleanupBuffer>::uninit() };
+    let buffer = &raw mut buffer as *mut CleanupBuffer;
+    let (mut kind, mut state) = (0, 0);
+    // SAFETY: the buffer is popped again before it ends.
+    unsafe { _pthread_cleanup_push(buffer, routine, nap as *mut c_void) };
+    // SAFETY: valid arguments.
+    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &raw mut state) };
+    // SAFETY: from here to its counterpart the thread may end at any instruction: nothing
+    // but one system call happens.
+    unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &raw mut kind) };
     // SAFETY: the caller's promise.
-    let buffer = unsafe { Events::start(events) };
-    let (epoll, max) = (c_long::from(nap.epoll), nap.max as c_long);
-    if !NO_PWAIT2.load(Ordering::Relaxed) {
-        let time = clock::timespec(nap.patience.nanos().unwrap_or(0));
-        let time = if nap.patience.nanos().is_some() { &raw const time as c_long } else { 0 };
-        // SAFETY: the buffer holds BATCH >= max entries, the time lives through the call.
-        nap.outcome = unsafe { wait_call(epoll, buffer, max, time, libc::SYS_epoll_pwait2) };
-        // EPERM: a sandbox older than the call.
-        if nap.outcome.ret != -i64::from(libc::ENOSYS) && nap.outcome.ret != -i64::from(libc::EPERM) {
-            return;
-        }
-        NO_PWAIT2.store(true, Ordering::Relaxed);
-    }
-    // SAFETY: as above; the time is a number here.
-    nap.outcome = unsafe { wait_call(epoll, buffer, max, nap.patience.millis(), libc::SYS_epoll_pwait) };
+    unsafe { wait(nap) };
+    // SAFETY: restores what was.
+    unsafe { pthread_setcanceltype(kind, &raw mut kind) };
+    // SAFETY: restores what was.
+    unsafe { pthread_setcancelstate(state, &raw mut state) };
+    // SAFETY: pushed above; it is not to be run.
+    unsafe { _pthread_cleanup_pop(buffer, 0) };
 }
 
-/// The kernel lacks epoll_pwait2.
-pub(super) static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
+unsafe extern "C" fn wait(nap: *mut Nap) {
+    // SAFETY: the caller's promise.
+    let nap = unsafe { &mut *nap };
+    let timeout = match nap.timeout {
+        Some(number) => number,
+        None => &raw const nap.time as c_long,
+    };
+    // SAFETY: the buffer holds BATCH >= max entries, the time lives through the call.
+    nap.outcome = unsafe { wait_call(nap.epoll, nap.buffer, nap.max, timeout, nap.number) };
+}
+
+/// The kernel (before 5.11) lacks epoll_pwait2.
+static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
 
 /// The system call `number` with no signal mask, and the pattern below the red zone. The
 /// kernel's frame ends within 68 bytes of it: with the floating point state, after which

@@ -4,70 +4,61 @@
 
 use super::signal;
 use crate::errno::{Errno, Result};
+use core::cell::Cell;
 use core::ffi::{CStr, c_void};
 use core::mem::MaybeUninit;
 use libc::{c_int, c_long};
 
 unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
-    fn pthread_setcanceltype(kind: c_int, old: *mut c_int) -> c_int;
 }
 
 const PTHREAD_CANCEL_DISABLE: c_int = 1;
-const PTHREAD_CANCEL_DEFERRED: c_int = 0;
 
-/// Keeps errno and the thread's kind of cancellation as they were, for the time of one
+/// Keeps errno and the thread's cancellation state as they were, for the time of one
 /// call of the program's into the library.
 pub(crate) struct Guarded {
     errno: c_int,
-    kind: c_int,
+    cancel: c_int,
 }
 
 impl Guarded {
-    /// Saves errno and defers cancellation: one acted upon inside Rust frames would skip
-    /// their drops. That is enough, since the library makes no call that is a cancellation
-    /// point ([`raw`](super::raw)); and it is what nearly every thread has anyway, so that
-    /// nothing is written, where switching cancellation off and on takes two locked writes.
+    /// Saves errno and switches cancellation off: a cancellation acted upon inside
+    /// Rust frames would skip their drops.
     pub(crate) fn enter() -> Guarded {
-        let mut kind = PTHREAD_CANCEL_DEFERRED;
-        // SAFETY: writes one int; the kind is a valid one.
-        unsafe { pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &raw mut kind) };
+        let mut cancel = 0;
+        // SAFETY: writes one int; the state is a valid one.
+        unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut cancel) };
+        Guarded { errno: Self::errno(), cancel }
+    }
+
+    /// errno.
+    pub(super) fn errno() -> c_int {
         // SAFETY: touches no memory.
         let errno = unsafe { libc::__errno_location() };
         // SAFETY: errno's location is always valid.
-        Guarded { errno: unsafe { *errno }, kind }
+        unsafe { *errno }
+    }
+
+    pub(super) fn set_errno(value: c_int) {
+        // SAFETY: touches no memory.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: errno's location is always valid.
+        unsafe { *errno = value };
+    }
+
+    /// Whether the program allows the thread to be cancelled.
+    pub(crate) fn is_cancellable(&self) -> bool {
+        self.cancel != PTHREAD_CANCEL_DISABLE
     }
 
     /// Ends the call: errno is the failure's, or what it was before.
     pub(crate) fn leave(&self, failure: Option<Errno>) {
-        if self.kind != PTHREAD_CANCEL_DEFERRED {
-            let mut ignored = 0;
-            // SAFETY: restores what was saved above.
-            unsafe { pthread_setcanceltype(self.kind, &raw mut ignored) };
-        }
-        // SAFETY: touches no memory.
-        let errno = unsafe { libc::__errno_location() };
-        // SAFETY: errno's location is always valid.
-        unsafe { *errno = failure.map_or(self.errno, Errno::raw) };
+        let mut ignored = 0;
+        // SAFETY: restores the state saved above.
+        unsafe { pthread_setcancelstate(self.cancel, &raw mut ignored) };
+        Self::set_errno(failure.map_or(self.errno, Errno::raw));
     }
-}
-
-/// Switches the thread's cancellation off; answers what it was.
-pub(crate) fn forbid_cancellation() -> c_int {
-    let mut before = 0;
-    // SAFETY: writes one int; the state is a valid one.
-    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
-    before
-}
-
-/// Runs what may not be cancelled though it may come upon a cancellation point.
-pub(crate) fn uncancelled<T>(body: impl FnOnce() -> T) -> T {
-    let before = forbid_cancellation();
-    let value = body();
-    let mut ignored = 0;
-    // SAFETY: restores the state from before.
-    unsafe { pthread_setcancelstate(before, &raw mut ignored) };
-    value
 }
 
 /// The kernel's number of this thread.
@@ -98,9 +89,19 @@ pub(crate) fn keep_name() {
 /// Enough for the monitor, which recurses nowhere.
 const STACK: usize = 128 * 1024;
 
+thread_local! {
+    static LIBRARYS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is one that [`spawn`] started.
+pub(super) fn is_librarys() -> bool {
+    LIBRARYS.get()
+}
+
 extern "C" fn begin(body: *mut c_void) -> *mut c_void {
     // SAFETY: `spawn` passed a function of this type.
     let body = unsafe { core::mem::transmute::<*mut c_void, fn()>(body) };
+    LIBRARYS.set(true);
     body();
     core::ptr::null_mut()
 }

@@ -16,6 +16,9 @@ use std::sync::OnceLock;
 /// The names the library exports, sorted.
 pub const EXPORTS: [&str; 5] = ["kevent", "kqueue", "kqueue1", "kqueuex", "libkqueue_drain_pending_close"];
 
+/// What the shared object exports beside them, in front of libc's.
+pub const IN_FRONT: [&str; 2] = ["sigaction", "signal"];
+
 /// A program that needs a working library: a user event is triggered and read.
 pub const PROGRAM: &str = r#"
 #include <sys/event.h>

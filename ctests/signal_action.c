@@ -1,0 +1,582 @@
+/* EVFILT_SIGNAL beside the program's own actions: handlers, SIG_IGN, SIG_DFL, exec. */
+#include "signal_util.h"
+#include <setjmp.h>
+
+/* --- ignored and default actions ----------------------------------------- */
+
+CHECK(an_ignored_signal_is_recorded)
+{
+	int kq;
+	signal(SIGUSR1, SIG_IGN);
+	kq = watching(SIGUSR1);
+	OK(raise(SIGUSR1) == 0);
+	OK(kill(getpid(), SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 2);
+	OK(close(kq) == 0);
+}
+
+/* As libevent does: the signal is ignored after it is watched. */
+CHECK(ignored_after_the_watch_it_is_recorded)
+{
+	int kq = watching(SIGUSR1);
+	OK(signal(SIGUSR1, SIG_IGN) == SIG_DFL);
+	NONE(kq);
+	OK(raise(SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	OK(close(kq) == 0);
+}
+
+CHECK(ignored_after_the_watch_it_is_recorded_at_once)
+{
+	int kq;
+	NEEDS_FRONT;
+	kq = watching(SIGUSR1);
+	OK(signal(SIGUSR1, SIG_IGN) == SIG_DFL);
+	OK(raise(SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	OK(close(kq) == 0);
+}
+
+CHECK(signals_that_are_ignored_by_default_are_recorded)
+{
+	static const int all[] = { SIGURG, SIGWINCH, SIGCHLD, SIGCONT };
+	unsigned i;
+	for (i = 0; i < sizeof all / sizeof *all; i++) {
+		int kq = watching(all[i]);
+		OK(raise(all[i]) == 0);
+		SENT(kq, all[i], 1);
+		OK(action_of(all[i]).sa_handler == SIG_DFL || !in_front());
+		OK(close(kq) == 0);
+	}
+}
+
+CHECK(a_signal_that_ends_the_process_still_does)
+{
+	const int all[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGSEGV, SIGRTMIN };
+	unsigned i;
+	for (i = 0; i < sizeof all / sizeof *all; i++) {
+		pid_t pid = fork();
+		int status;
+		if (pid == 0) {
+			int kq = watching(all[i]);
+			struct kevent ev;
+			struct timespec now = {0, 0};
+			kevent(kq, NULL, 0, &ev, 1, &now);
+			raise(all[i]);
+			_exit(0);
+		}
+		EQ(waitpid(pid, &status, 0), pid);
+		OK(WIFSIGNALED(status));
+		EQ(WTERMSIG(status), all[i]);
+	}
+}
+
+CHECK(it_ends_the_process_again_when_its_handler_is_taken_away)
+{
+	int status;
+	pid_t pid = fork();
+	if (pid == 0) {
+		int kq;
+		handle(SIGTERM);
+		kq = watching(SIGTERM);
+		raise(SIGTERM);
+		SENT(kq, SIGTERM, 1);
+		signal(SIGTERM, SIG_DFL);
+		raise(SIGTERM);
+		_exit(0);
+	}
+	EQ(waitpid(pid, &status, 0), pid);
+	OK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+}
+
+CHECK(stop_and_continue_work_on_a_watched_process)
+{
+	int status;
+	pid_t pid = fork();
+	if (pid == 0) {
+		int kq = watching(SIGTSTP);
+		OK(watch_flags(kq, SIGCONT, EV_ADD) == 0);
+		/* In a group without a parent outside nobody would continue it: it would not stop. */
+		OK(setpgid(0, 0) == 0);
+		raise(SIGTSTP);
+		SENT(kq, SIGCONT, 1);
+		_exit(0);
+	}
+	EQ(waitpid(pid, &status, WUNTRACED), pid);
+	OK(WIFSTOPPED(status));
+	EQ(WSTOPSIG(status), SIGTSTP);
+	OK(kill(pid, SIGCONT) == 0);
+	EQ(waitpid(pid, &status, 0), pid);
+	EQ(status, 0);
+}
+
+/* --- handlers ------------------------------------------------------------ */
+
+static siginfo_t seen_info;
+static void *seen_context;
+static sigset_t seen_mask;
+static int seen_errno;
+
+static void on_siginfo(int n, siginfo_t *info, void *context)
+{
+	seen_errno = errno;
+	last_signal = n;
+	seen_info = *info;
+	seen_context = context;
+	pthread_sigmask(SIG_BLOCK, NULL, &seen_mask);
+	runs++;
+	errno = 77;
+}
+
+CHECK(a_handler_gets_its_siginfo_context_and_mask)
+{
+	union sigval value;
+	struct sigaction sa;
+	int kq, after;
+	memset(&sa, 0, sizeof sa);
+	sa.sa_sigaction = on_siginfo;
+	sa.sa_flags = SA_SIGINFO;
+	sigemptyset(&sa.sa_mask);
+	sigaddset(&sa.sa_mask, SIGHUP);
+	OK(sigaction(SIGUSR1, &sa, NULL) == 0);
+	kq = watching(SIGUSR1);
+	value.sival_int = 4711;
+	errno = 55;
+	after = sigqueue(getpid(), SIGUSR1, value);
+	EQ(errno, 77);
+	EQ(after, 0);
+	EQ(seen_errno, 55);
+	EQ(runs, 1);
+	EQ(last_signal, SIGUSR1);
+	EQ(seen_info.si_signo, SIGUSR1);
+	EQ(seen_info.si_code, SI_QUEUE);
+	EQ(seen_info.si_errno, 0);
+	EQ(seen_info.si_pid, getpid());
+	EQ(seen_info.si_value.sival_int, 4711);
+	OK(seen_context != NULL);
+	EQ(sigismember(&seen_mask, SIGHUP), 1);
+	EQ(sigismember(&seen_mask, SIGUSR1), 1);
+	EQ(sigismember(&seen_mask, SIGUSR2), 0);
+	SENT(kq, SIGUSR1, 1);
+	OK(close(kq) == 0);
+}
+
+CHECK(a_handler_set_after_the_watch_runs)
+{
+	int kq = watching(SIGUSR1);
+	handle(SIGUSR1);
+	NONE(kq);
+	OK(raise(SIGUSR1) == 0);
+	EQ(runs, 1);
+	SENT(kq, SIGUSR1, 1);
+	OK(close(kq) == 0);
+}
+
+static volatile int reads_in_handler, handler_kq;
+
+static void read_in_handler(int n)
+{
+	struct timespec now = {0, 0};
+	struct kevent ev;
+	if (kevent(handler_kq, NULL, 0, &ev, 1, &now) == 1 && ev.ident == (uintptr_t)n)
+		reads_in_handler = (int)ev.data;
+}
+
+CHECK(a_handler_can_read_the_event_itself)
+{
+	handle_with(SIGUSR1, read_in_handler, 0);
+	handler_kq = watching(SIGUSR1);
+	OK(raise(SIGUSR1) == 0);
+	EQ(reads_in_handler, 1);
+	NONE(handler_kq);
+	OK(close(handler_kq) == 0);
+}
+
+CHECK(every_send_is_recorded_while_actions_change)
+{
+	int i, kq;
+	NEEDS_FRONT;
+	handle(SIGUSR1);
+	kq = watching(SIGUSR1);
+	for (i = 0; i < 10; i++) {
+		OK(signal(SIGUSR1, SIG_IGN) == on_signal);
+		OK(raise(SIGUSR1) == 0);
+		OK(signal(SIGUSR1, on_signal_too) == SIG_IGN);
+		OK(raise(SIGUSR1) == 0);
+		OK(signal(SIGUSR1, on_signal) == on_signal_too);
+		OK(raise(SIGUSR1) == 0);
+	}
+	SENT(kq, SIGUSR1, 30);
+	EQ(runs, 10);
+	EQ(other_runs, 10);
+	OK(close(kq) == 0);
+}
+
+CHECK(the_program_sees_its_own_actions_only)
+{
+	struct sigaction sa, old;
+	int kq;
+	NEEDS_FRONT;
+	memset(&sa, 0, sizeof sa);
+	sa.sa_sigaction = on_siginfo;
+	sa.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | SA_NODEFER;
+	sigemptyset(&sa.sa_mask);
+	sigaddset(&sa.sa_mask, SIGHUP);
+	OK(sigaction(SIGUSR1, &sa, NULL) == 0);
+	kq = watching(SIGUSR1);
+	old = action_of(SIGUSR1);
+	OK(old.sa_sigaction == on_siginfo);
+	EQ(old.sa_flags & ~0x04000000, sa.sa_flags);
+	EQ(sigismember(&old.sa_mask, SIGHUP), 1);
+	EQ(sigismember(&old.sa_mask, SIGUSR2), 0);
+	OK((uintptr_t)signal(SIGUSR1, SIG_IGN) == (uintptr_t)on_siginfo);
+	old = action_of(SIGUSR1);
+	OK(old.sa_handler == SIG_IGN);
+	EQ(old.sa_flags & SA_SIGINFO, 0);
+	EQ(sigismember(&old.sa_mask, SIGUSR2), 0);
+	OK(sigaction(SIGUSR1, &sa, &old) == 0);
+	OK(old.sa_handler == SIG_IGN);
+	OK((uintptr_t)signal(SIGUSR1, SIG_DFL) == (uintptr_t)on_siginfo);
+	OK(action_of(SIGUSR1).sa_handler == SIG_DFL);
+	OK(close(kq) == 0);
+}
+
+CHECK(actions_of_unwatched_signals_pass_through)
+{
+	struct sigaction sa;
+	int kq = watching(SIGUSR2);
+	handle_with(SIGUSR1, on_signal, SA_RESTART);
+	sa = action_of(SIGUSR1);
+	OK(sa.sa_handler == on_signal);
+	EQ(sa.sa_flags & SA_RESTART, SA_RESTART);
+	OK(signal(SIGUSR1, SIG_IGN) == on_signal);
+	OK(signal(SIGUSR1, SIG_DFL) == SIG_IGN);
+	FAILS(sigaction(65, NULL, &sa), EINVAL);
+	FAILS(sigaction(0, NULL, &sa), EINVAL);
+	FAILS(sigaction(SIGKILL, &sa, NULL), EINVAL);
+	OK(signal(SIGKILL, SIG_IGN) == SIG_ERR && errno == EINVAL);
+	OK(signal(SIGUSR2, SIG_ERR) == SIG_ERR && errno == EINVAL);
+	OK(close(kq) == 0);
+}
+
+CHECK(a_reset_handler_runs_once)
+{
+	int status, kq;
+	pid_t pid;
+	handle_with(SIGWINCH, on_signal, SA_RESETHAND);
+	kq = watching(SIGWINCH);
+	OK(raise(SIGWINCH) == 0);
+	OK(raise(SIGWINCH) == 0);
+	EQ(runs, 1);
+	SENT(kq, SIGWINCH, 2);
+	if (in_front())
+		OK(action_of(SIGWINCH).sa_handler == SIG_DFL);
+	OK(close(kq) == 0);
+	if ((pid = fork()) == 0) {
+		handle_with(SIGUSR1, on_signal, SA_RESETHAND);
+		kq = watching(SIGUSR1);
+		OK(raise(SIGUSR1) == 0);
+		EQ(runs, 2);
+		SENT(kq, SIGUSR1, 1);
+		OK(action_of(SIGUSR1).sa_handler == SIG_DFL);
+		raise(SIGUSR1);
+		_exit(0);
+	}
+	EQ(waitpid(pid, &status, 0), pid);
+	OK(WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1);
+}
+
+static volatile int depth, deepest, again;
+
+static void nest(int n)
+{
+	if (++depth > deepest)
+		deepest = depth;
+	if (again-- > 0)
+		raise(n);
+	depth--;
+}
+
+CHECK(nodefer_and_onstack_are_the_programs)
+{
+	static char stack[65536];
+	stack_t on = { stack, 0, sizeof stack }, off = { NULL, SS_DISABLE, 0 };
+	int kq;
+	handle_with(SIGUSR1, nest, SA_NODEFER | SA_ONSTACK);
+	OK(sigaltstack(&on, NULL) == 0);
+	kq = watching(SIGUSR1);
+	again = 2;
+	OK(raise(SIGUSR1) == 0);
+	EQ(deepest, 3);
+	SENT(kq, SIGUSR1, 3);
+	handle_with(SIGUSR1, nest, 0);
+	NONE(kq);
+	deepest = 0;
+	again = 2;
+	OK(raise(SIGUSR1) == 0);
+	EQ(deepest, 1);
+	SENT(kq, SIGUSR1, 3);
+	OK(sigaltstack(&off, NULL) == 0);
+	OK(close(kq) == 0);
+}
+
+static sigjmp_buf jump;
+
+static void jump_out(int n)
+{
+	siglongjmp(jump, n);
+}
+
+CHECK(a_handler_may_jump_out)
+{
+	volatile int i;
+	int kq;
+	handle_with(SIGUSR1, jump_out, 0);
+	kq = watching(SIGUSR1);
+	for (i = 0; i < 10; i++)
+		if (sigsetjmp(jump, 1) == 0) {
+			raise(SIGUSR1);
+			FAIL("the handler returned");
+		}
+	SENT(kq, SIGUSR1, 10);
+	OK(close(kq) == 0);
+	libkqueue_drain_pending_close();
+}
+
+/* A read that a signal interrupts or not, by SA_RESTART. */
+static int read_is_restarted(void)
+{
+	struct itimerval every = {{0, 2000}, {0, 2000}}, never = {{0, 0}, {0, 0}};
+	int p[2], n, before = runs, error;
+	pid_t pid;
+	char c;
+	OK(pipe(p) == 0);
+	if ((pid = fork()) == 0) {
+		struct timespec ts = {0, 50000000};
+		while (nanosleep(&ts, &ts) != 0)
+			;
+		_exit(write(p[1], "x", 1) != 1);
+	}
+	OK(setitimer(ITIMER_REAL, &every, NULL) == 0);
+	n = (int)read(p[0], &c, 1);
+	error = errno;
+	OK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+	alarm(HARNESS_TIMEOUT);
+	OK(runs > before || n == 1);
+	while (waitpid(pid, NULL, 0) != pid)
+		;
+	close(p[0]);
+	close(p[1]);
+	if (n == 1)
+		return 1;
+	EQ(error, EINTR);
+	return 0;
+}
+
+CHECK(system_calls_are_restarted_as_the_program_says)
+{
+	int kq;
+	handle_with(SIGALRM, on_signal, SA_RESTART);
+	kq = watching(SIGALRM);
+	EQ(read_is_restarted(), 1);
+	OK(ONE(kq).data >= 1);
+	handle_with(SIGALRM, on_signal, 0);
+	NONE(kq);
+	EQ(read_is_restarted(), 0);
+	signal(SIGALRM, SIG_IGN);
+	OK(ONE(kq).data >= 1);
+	EQ(read_is_restarted(), 1);
+	OK(ONE(kq).data >= 1);
+	signal(SIGALRM, SIG_DFL);
+	OK(close(kq) == 0);
+}
+
+CHECK(siginterrupt_works_on_a_watched_signal)
+{
+	int kq;
+	handle_with(SIGALRM, on_signal, SA_RESTART);
+	kq = watching(SIGALRM);
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+	OK(siginterrupt(SIGALRM, 1) == 0);
+	EQ(read_is_restarted(), 0);
+	if (in_front())
+		EQ(action_of(SIGALRM).sa_flags & SA_RESTART, 0);
+	signal(SIGALRM, SIG_DFL);
+	OK(close(kq) == 0);
+}
+
+/* --- children ------------------------------------------------------------ */
+
+CHECK(a_childs_end_is_recorded_and_waited_for)
+{
+	int i, status, kq;
+	for (i = 0; i < 2; i++) {
+		pid_t pid;
+		if (i)
+			handle(SIGCHLD);
+		kq = watching(SIGCHLD);
+		if ((pid = fork()) == 0)
+			_exit(3);
+		while (waitpid(pid, &status, 0) != pid)
+			EQ(errno, EINTR);
+		EQ(WEXITSTATUS(status), 3);
+		SENT(kq, SIGCHLD, 1);
+		OK(close(kq) == 0);
+		libkqueue_drain_pending_close();
+	}
+	EQ(runs, 1);
+}
+
+CHECK(ignored_children_reap_themselves_unrecorded)
+{
+	int kq, i;
+	signal(SIGCHLD, SIG_IGN);
+	kq = watching(SIGCHLD);
+	for (i = 0; i < 3; i++) {
+		pid_t pid = fork();
+		if (pid == 0)
+			_exit(0);
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		EQ(errno, ECHILD);
+	}
+	NONE(kq);
+	signal(SIGCHLD, SIG_DFL);
+	NONE(kq);
+	OK(raise(SIGCHLD) == 0);
+	SENT(kq, SIGCHLD, 1);
+	OK(close(kq) == 0);
+}
+
+/* What a program started by exec finds: "ignored mask", from the kernel. */
+static void status_of_started_program(char *text, size_t size)
+{
+	int p[2], n = 0, got;
+	pid_t pid;
+	OK(pipe2(p, O_CLOEXEC) == 0);
+	if ((pid = fork()) == 0) {
+		dup2(p[1], 1);
+		execlp("grep", "grep", "-E", "^Sig(Ign|Blk|Cgt)", "/proc/self/status", (char *)NULL);
+		_exit(126);
+	}
+	close(p[1]);
+	while ((got = (int)read(p[0], text + n, size - 1 - (size_t)n)) > 0 || (got < 0 && errno == EINTR))
+		n += got > 0 ? got : 0;
+	text[n] = 0;
+	close(p[0]);
+	EQ(waitpid(pid, NULL, 0), pid);
+	OK(strstr(text, "SigBlk:"));
+}
+
+CHECK(a_started_program_has_actions_and_mask_as_without)
+{
+	char before[400], after[400];
+	int kq;
+	signal(SIGUSR1, SIG_IGN);
+	handle(SIGUSR2);
+	mask_signal(SIG_BLOCK, SIGHUP);
+	status_of_started_program(before, sizeof before);
+	kq = watching(SIGUSR1);
+	OK(watch_flags(kq, SIGUSR2, EV_ADD) == 0);
+	OK(watch_flags(kq, SIGHUP, EV_ADD) == 0);
+	OK(watch_flags(kq, SIGWINCH, EV_ADD) == 0);
+	OK(watch_flags(kq, SIGTERM, EV_ADD) == 0);
+	NONE(kq);
+	status_of_started_program(after, sizeof after);
+	if (strcmp(before, after) != 0)
+		FAIL("before:\n%safter:\n%s", before, after);
+	OK(close(kq) == 0);
+}
+
+CHECK(the_mask_is_never_touched)
+{
+	sigset_t before, after;
+	int n, kq;
+	OK(pthread_sigmask(SIG_BLOCK, NULL, &before) == 0);
+	kq = watching(SIGUSR1);
+	signal(SIGUSR1, SIG_IGN);
+	NONE(kq);
+	OK(raise(SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	OK(close(kq) == 0);
+	OK(pthread_sigmask(SIG_BLOCK, NULL, &after) == 0);
+	for (n = 1; n <= 64; n++)
+		EQ(sigismember(&before, n), sigismember(&after, n));
+}
+
+/* The kernel's own word, past every library. */
+static uintptr_t kernel_handler(int n)
+{
+	uintptr_t action[8] = {0};
+	OK(syscall(SYS_rt_sigaction, n, NULL, action, 8) == 0);
+	return action[0];
+}
+
+CHECK(the_last_watch_gone_the_action_is_the_programs)
+{
+	int a, b;
+	handle(SIGUSR1);
+	signal(SIGUSR2, SIG_IGN);
+	a = watching(SIGUSR1);
+	b = watching(SIGUSR1);
+	OK(watch_flags(a, SIGUSR2, EV_ADD) == 0);
+	OK(watch_flags(a, SIGWINCH, EV_ADD) == 0);
+	OK(kernel_handler(SIGUSR1) != (uintptr_t)on_signal);
+	OK(kernel_handler(SIGUSR2) != (uintptr_t)SIG_IGN);
+	OK(watch_flags(a, SIGUSR2, EV_DELETE) == 0);
+	EQ(kernel_handler(SIGUSR2), (uintptr_t)SIG_IGN);
+	OK(close(a) == 0);
+	libkqueue_drain_pending_close();
+	EQ(kernel_handler(SIGWINCH), (uintptr_t)SIG_DFL);
+	OK(kernel_handler(SIGUSR1) != (uintptr_t)on_signal);
+	OK(watch_flags(b, SIGUSR1, EV_DELETE) == 0);
+	EQ(kernel_handler(SIGUSR1), (uintptr_t)on_signal);
+	OK(raise(SIGUSR1) == 0);
+	EQ(runs, 1);
+	OK(watch_flags(b, SIGUSR1, EV_ADD | EV_ONESHOT) == 0);
+	OK(raise(SIGUSR1) == 0);
+	SENT(b, SIGUSR1, 1);
+	EQ(kernel_handler(SIGUSR1), (uintptr_t)on_signal);
+	OK(close(b) == 0);
+}
+
+/* system() sets SIGINT and SIGQUIT aside by libc's own sigaction() and puts them back. */
+CHECK(system_puts_back_what_it_found)
+{
+	int kq;
+	handle(SIGINT);
+	kq = watching(SIGINT);
+	EQ(system("true"), 0);
+	NONE(kq);
+	OK(raise(SIGINT) == 0);
+	EQ(runs, 1);
+	SENT(kq, SIGINT, 1);
+	OK(close(kq) == 0);
+}
+
+CHECKS(
+	C(an_ignored_signal_is_recorded)
+	C(ignored_after_the_watch_it_is_recorded)
+	C(ignored_after_the_watch_it_is_recorded_at_once)
+	C(signals_that_are_ignored_by_default_are_recorded)
+	C(a_signal_that_ends_the_process_still_does)
+	C(it_ends_the_process_again_when_its_handler_is_taken_away)
+	C(stop_and_continue_work_on_a_watched_process)
+	C(a_handler_gets_its_siginfo_context_and_mask)
+	C(a_handler_set_after_the_watch_runs)
+	C(a_handler_can_read_the_event_itself)
+	C(every_send_is_recorded_while_actions_change)
+	C(the_program_sees_its_own_actions_only)
+	C(actions_of_unwatched_signals_pass_through)
+	C(a_reset_handler_runs_once)
+	C(nodefer_and_onstack_are_the_programs)
+	C(a_handler_may_jump_out)
+	C(system_calls_are_restarted_as_the_program_says)
+	C(siginterrupt_works_on_a_watched_signal)
+	C(a_childs_end_is_recorded_and_waited_for)
+	C(ignored_children_reap_themselves_unrecorded)
+	C(a_started_program_has_actions_and_mask_as_without)
+	C(the_mask_is_never_touched)
+	C(the_last_watch_gone_the_action_is_the_programs)
+	C(system_puts_back_what_it_found)
+);

@@ -1,0 +1,158 @@
+/*
+ * What the signal checks share: handlers that count, watching, sending, and what the kernel
+ * says of a thread.
+ */
+#ifndef SIGNAL_UTIL_H
+#define SIGNAL_UTIL_H
+#include "harness.h"
+#include <sys/syscall.h>
+#include <sys/time.h>
+
+#define MAYBE_UNUSED __attribute__((unused))
+
+/* Runs of the handlers below, the last signal, and the thread they ran in. */
+static volatile sig_atomic_t runs, other_runs, last_signal;
+static volatile pid_t ran_in;
+
+MAYBE_UNUSED static void on_signal(int n)
+{
+	last_signal = n;
+	ran_in = (pid_t)syscall(SYS_gettid);
+	__atomic_add_fetch(&runs, 1, __ATOMIC_SEQ_CST);
+}
+
+MAYBE_UNUSED static void on_signal_too(int n)
+{
+	(void)n;
+	__atomic_add_fetch(&other_runs, 1, __ATOMIC_SEQ_CST);
+}
+
+MAYBE_UNUSED static void handle_with(int n, void (*handler)(int), int flags)
+{
+	struct sigaction sa;
+	memset(&sa, 0, sizeof sa);
+	sa.sa_handler = handler;
+	sa.sa_flags = flags;
+	sigemptyset(&sa.sa_mask);
+	OK(sigaction(n, &sa, NULL) == 0);
+}
+
+MAYBE_UNUSED static void handle(int n) { handle_with(n, on_signal, 0); }
+
+static int watch_flags(int kq, int n, int flags)
+{
+	return change(kq, (uintptr_t)n, EVFILT_SIGNAL, flags, 0, 0, NULL);
+}
+
+MAYBE_UNUSED static int watching(int n)
+{
+	int kq = kqueue();
+	OK(kq >= 0);
+	OK(watch_flags(kq, n, EV_ADD) == 0);
+	return kq;
+}
+
+MAYBE_UNUSED static void mask_signal(int how, int n)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, n);
+	OK(pthread_sigmask(how, &set, NULL) == 0);
+}
+
+/* The next event is of signal n, sent this often. */
+#define SENT(kq, n, times) do { struct kevent e_ = ONE(kq); \
+	EQ(e_.ident, n); EQ(e_.filter, EVFILT_SIGNAL); EQ(e_.flags & EV_CLEAR, EV_CLEAR); EQ(e_.data, times); } while (0)
+
+MAYBE_UNUSED static int is_pending(int n)
+{
+	sigset_t set;
+	OK(sigpending(&set) == 0);
+	return sigismember(&set, n);
+}
+
+/* Takes a pending signal; its number, or -1. */
+MAYBE_UNUSED static int take(int n, siginfo_t *info)
+{
+	struct timespec now = {0, 0};
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, n);
+	return sigtimedwait(&set, info, &now);
+}
+
+/* The action the program itself has set. */
+MAYBE_UNUSED static struct sigaction action_of(int n)
+{
+	struct sigaction sa;
+	OK(sigaction(n, NULL, &sa) == 0);
+	return sa;
+}
+
+/*
+ * Whether the program's sigaction() is the library's. It is not in a program linked to the
+ * archive, and there changes are noticed when kevent() is next called.
+ */
+MAYBE_UNUSED static int in_front(void)
+{
+	struct sigaction before = action_of(SIGUSR2), seen;
+	int kq;
+	handle_with(SIGUSR2, on_signal_too, 0);
+	kq = watching(SIGUSR2);
+	seen = action_of(SIGUSR2);
+	OK(close(kq) == 0);
+	libkqueue_drain_pending_close();
+	OK(sigaction(SIGUSR2, &before, NULL) == 0);
+	return seen.sa_handler == on_signal_too;
+}
+
+#define NEEDS_FRONT do { if (!in_front()) SKIP("the archive does not stand in front of sigaction()"); } while (0)
+
+/* Waits until a thread sleeps in a system call. */
+MAYBE_UNUSED static int is_asleep(pid_t tid)
+{
+	char path[64], text[300], *end;
+	ssize_t n;
+	int fd;
+	snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)tid);
+	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		return 0;
+	n = read(fd, text, sizeof text - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	end = strrchr(text, ')');
+	return end && end[1] && end[2] == 'S';
+}
+
+/* A thread that sleeps in kevent() for at most ms, or for ever; what came of it. */
+struct sleeper { int kq, n, error, blocks, over; long ms; pid_t tid; struct kevent ev; pthread_t thread; };
+
+static void *sleep_in_kevent(void *arg)
+{
+	struct sleeper *s = arg;
+	if (s->blocks)
+		mask_signal(SIG_BLOCK, s->blocks);
+	__atomic_store_n(&s->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
+	s->n = collect(s->kq, &s->ev, 1, s->ms);
+	s->error = errno;
+	__atomic_store_n(&s->over, 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+MAYBE_UNUSED static void start_sleeper(struct sleeper *s, int kq, long ms, int blocks)
+{
+	memset(s, 0, sizeof *s);
+	s->kq = kq;
+	s->ms = ms;
+	s->blocks = blocks;
+	OK(pthread_create(&s->thread, NULL, sleep_in_kevent, s) == 0);
+	UNTIL(__atomic_load_n(&s->tid, __ATOMIC_SEQ_CST) && is_asleep(s->tid));
+}
+
+/* Sends n until the sleep is over: asleep may have been something else than kevent(). */
+MAYBE_UNUSED static void disturb(struct sleeper *s, int n)
+{
+	UNTIL(__atomic_load_n(&s->over, __ATOMIC_SEQ_CST) || pthread_kill(s->thread, n) != 0);
+	OK(pthread_join(s->thread, NULL) == 0);
+}
+#endif
