@@ -79,9 +79,9 @@ pub unsafe extern "C" fn kevent(
     if nevents > 0 {
         sleep::cancellation_point();
     }
-    let mut found = const { Events::new() };
+    let mut found = const { MaybeUninit::<Events>::uninit() };
     let mut call = const { MaybeUninit::<Call>::uninit() };
-    let (call, found) = (&raw mut call as *mut Call, &raw mut found);
+    let (call, found) = (&raw mut call as *mut Call, &raw mut found as *mut Events);
     let lists = Lists { changelist, nchanges, eventlist, nevents, timeout };
     // SAFETY: the caller's promise; both live as long as this frame.
     let mut status = unsafe { begin(call, found, kq, &raw const lists) };
@@ -127,6 +127,8 @@ const ASLEEP: c_int = -2;
 /// As for [`kevent`]; `call` and `found` are the caller's to lend.
 unsafe extern "C" fn begin(call: *mut Call, found: *mut Events, kq: c_int, lists: *const Lists) -> c_int {
     let guard = Guarded::enter();
+    // SAFETY: the caller's promise.
+    unsafe { Events::empty_at(found) };
     // SAFETY: the caller's promise.
     let lists = unsafe { &*lists };
     let (Ok(nchanges), Ok(nevents)) = (usize::try_from(lists.nchanges), usize::try_from(lists.nevents)) else {
