@@ -39,30 +39,81 @@ static void once_each(const struct kevent *ev, int n, uintptr_t base, int room)
 
 /* --- many at once -------------------------------------------------------- */
 
-CHECK(fifteen_hundred_descriptor_events_come_in_one_call)
+static void many_descriptors(int many)
 {
-	struct kevent *ev = new_array(MANY + 1);
-	int *fds = calloc(MANY, sizeof *fds), p[2], i, kq = new_kqueue();
-	if (!allow_fds(MANY + 600))
+	struct kevent *ev = new_array(many + 1);
+	int *fds = calloc((size_t)many, sizeof *fds), p[2], i, kq = new_kqueue();
+	if (!allow_fds((unsigned long)many + 600))
 		SKIP("RLIMIT_NOFILE");
 	OK(fds != NULL);
 	pipe_open(p);
 	put(p[1]);
-	for (i = 0; i < MANY; i++) {
+	for (i = 0; i < many; i++) {
 		fds[i] = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
 		OK(fds[i] >= 0);
 		EV_SET(&ev[i], fds[i], EVFILT_READ, EV_ADD, 0, 0, NULL);
 	}
-	EQ(kevent(kq, ev, MANY, NULL, 0, NULL), 0);
-	EQ(collect(kq, ev, MANY + 1, 0), MANY);
-	once_each(ev, MANY, 0, 65536);
-	EQ(collect(kq, ev, MANY + 1, -1), MANY);
+	EQ(kevent(kq, ev, many, NULL, 0, NULL), 0);
+	EQ(collect(kq, ev, many + 1, 0), many);
+	once_each(ev, many, 0, 65536);
+	EQ(collect(kq, ev, many + 1, -1), many);
 	OK(close(kq) == 0);
-	for (i = 0; i < MANY; i++)
+	for (i = 0; i < many; i++)
 		OK(close(fds[i]) == 0);
 	pipe_close(p);
 	free(fds);
 	free(ev);
+}
+
+CHECK(fifteen_hundred_descriptor_events_come_in_one_call)
+{
+	many_descriptors(MANY);
+}
+
+CHECK(five_thousand_descriptor_events_come_in_one_call)
+{
+	many_descriptors(CROWD);
+}
+
+/* To each open file epoll lets 500 paths lead that pass through another epoll. */
+static void copies_one_by_one(int ready)
+{
+	enum { COPIES = 700 };
+	static int fds[COPIES];
+	struct kevent *ev = new_array(COPIES + 1);
+	struct pollfd poller = { .events = POLLIN };
+	int p[2], i, kq = new_kqueue();
+	if (!allow_fds(COPIES + 600))
+		SKIP("RLIMIT_NOFILE");
+	pipe_open(p);
+	if (ready)
+		put(p[1]);
+	for (i = 0; i < COPIES; i++) {
+		fds[i] = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
+		OK(fds[i] >= 0);
+		OK(change(kq, (uintptr_t)fds[i], EVFILT_READ, EV_ADD, 0, 0, NULL) == 0);
+	}
+	poller.fd = kq;
+	EQ(poll(&poller, 1, 0), ready);
+	if (!ready)
+		put(p[1]);
+	EQ(poll(&poller, 1, 5000), 1);
+	EQ(collect(kq, ev, COPIES + 1, 0), COPIES);
+	OK(close(kq) == 0);
+	for (i = 0; i < COPIES; i++)
+		OK(close(fds[i]) == 0);
+	pipe_close(p);
+	free(ev);
+}
+
+CHECK(seven_hundred_copies_of_a_descriptor_are_added_one_by_one)
+{
+	copies_one_by_one(0);
+}
+
+CHECK(seven_hundred_copies_of_a_ready_descriptor_are_added_one_by_one)
+{
+	copies_one_by_one(1);
 }
 
 CHECK(fifteen_hundred_user_events_come_in_one_call)
@@ -309,6 +360,9 @@ CHECK(a_descriptor_that_becomes_ready_later_gets_its_turn)
 }
 
 CHECKS(C(fifteen_hundred_descriptor_events_come_in_one_call)
+	C(five_thousand_descriptor_events_come_in_one_call)
+	C(seven_hundred_copies_of_a_descriptor_are_added_one_by_one)
+	C(seven_hundred_copies_of_a_ready_descriptor_are_added_one_by_one)
 	C(fifteen_hundred_user_events_come_in_one_call)
 	C(fifteen_hundred_timers_come_in_one_call)
 	C(events_of_all_sources_come_in_one_call)

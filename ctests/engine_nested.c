@@ -408,6 +408,19 @@ CHECK(a_pending_inner_nobody_reads_costs_no_cpu)
 	source_close(&s);
 }
 
+/* However soon the change comes: the library hears of the close a moment later. */
+CHECK(changing_a_closed_inner_is_EBADF)
+{
+	int i, inner, outer = kqueue();
+	for (i = 0; i < 300; i++) {
+		OK((inner = kqueue()) >= 0);
+		EQ(change(outer, (uintptr_t)inner, EVFILT_READ, EV_ADD, 0, 0, NULL), 0);
+		OK(close(inner) == 0);
+		FAILS(change(outer, (uintptr_t)inner, EVFILT_READ, i % 2 ? EV_DELETE : EV_ENABLE, 0, 0, NULL), EBADF);
+	}
+	OK(close(outer) == 0);
+}
+
 CHECKS(ALL(the_outer_sees_the_event_of_a)
 	C(the_outer_sees_what_was_pending_before_it_looked)
 	C(data_is_the_number_of_pending_user_events)
@@ -427,6 +440,7 @@ CHECKS(ALL(the_outer_sees_the_event_of_a)
 	C(deeper_than_that_works_or_fails_but_never_hangs)
 	C(a_cycle_works_or_fails_but_never_hangs)
 	C(closing_the_inner_takes_its_knote_from_the_outer)
+	C(changing_a_closed_inner_is_EBADF)
 	C(closing_the_inner_leaves_a_sleeper_of_the_outer_asleep)
 	C(closing_the_outer_leaves_the_inner_as_it_is)
 	C(deleting_the_watch_ends_the_events)

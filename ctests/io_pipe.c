@@ -224,18 +224,73 @@ CHECK(pipe_reader_gone_before_the_add_is_an_error_or_eof)
 	close(kq);
 }
 
-CHECK(wrong_end_for_read_is_silent_also_at_hang_up)
+/* Python's asyncio and others watch for the reader's end like this. */
+static void wrong_end_for_read(int flags)
 {
+	struct kevent ev;
+	int p[2], kq = new_kqueue();
+	pipe_pair(p);
+	ADD(kq, p[1], EVFILT_READ, flags);
+	put(p[1], 3);
+	QUIET(kq);
+	close(p[0]);
+	ev = EVENT(kq, p[1], EVFILT_READ);
+	is_eof(ev, 0);
+	EQ(ev.fflags, 0);
+	if (flags & EV_CLEAR)
+		NONE(kq);
+	else
+		is_eof(EVENT(kq, p[1], EVFILT_READ), 0);
+	OK(change(kq, (uintptr_t)p[1], EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
+	FAILS(change(kq, (uintptr_t)p[1], EVFILT_READ, EV_DELETE, 0, 0, NULL), ENOENT);
+	ADD(kq, p[1], EVFILT_READ, EV_ONESHOT);
+	is_eof(EVENT(kq, p[1], EVFILT_READ), 0);
+	NONE(kq);
+	close(p[1]);
+	close(kq);
+}
+
+CHECK(wrong_end_for_read_is_silent_until_the_reader_goes)
+{
+	wrong_end_for_read(0);
+}
+
+CHECK(wrong_end_for_read_tells_of_the_readers_end_once_with_clear)
+{
+	wrong_end_for_read(EV_CLEAR);
+}
+
+CHECK(readers_end_is_told_to_both_filters)
+{
+	struct kevent ev[4];
 	int p[2], kq = new_kqueue();
 	pipe_pair(p);
 	ADD(kq, p[1], EVFILT_READ, 0);
-	put(p[1], 3);
-	NONE(kq);
+	ADD(kq, p[1], EVFILT_WRITE, 0);
+	EVENT(kq, p[1], EVFILT_WRITE);
 	close(p[0]);
-	QUIET(kq);
-	OK(change(kq, (uintptr_t)p[1], EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
-	FAILS(change(kq, (uintptr_t)p[1], EVFILT_READ, EV_DELETE, 0, 0, NULL), ENOENT);
+	EQ(kevent(kq, NULL, 0, ev, 4, &(struct timespec){ 5, 0 }), 2);
+	OK(ev[0].flags & EV_EOF && ev[1].flags & EV_EOF);
+	EQ(ev[0].filter + ev[1].filter, EVFILT_READ + EVFILT_WRITE);
 	close(p[1]);
+	close(kq);
+}
+
+CHECK(fifo_opened_for_writing_is_silent_for_read_also_at_hang_up)
+{
+	char path[400];
+	int r, w, kq = new_kqueue();
+	make_fifo(path);
+	r = open_fifo(path, O_RDONLY);
+	w = open_fifo(path, O_WRONLY);
+	ADD(kq, w, EVFILT_READ, 0);
+	put(w, 3);
+	NONE(kq);
+	close(r);
+	QUIET(kq);
+	OK(change(kq, (uintptr_t)w, EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
+	close(w);
+	drop_fifo(path);
 	close(kq);
 }
 
@@ -377,7 +432,10 @@ CHECKS(
 	C(pipe_below_the_atomic_size_is_silent)
 	C(pipe_reader_gone_is_eof_for_write_full_or_not)
 	C(pipe_reader_gone_before_the_add_is_an_error_or_eof)
-	C(wrong_end_for_read_is_silent_also_at_hang_up)
+	C(wrong_end_for_read_is_silent_until_the_reader_goes)
+	C(wrong_end_for_read_tells_of_the_readers_end_once_with_clear)
+	C(readers_end_is_told_to_both_filters)
+	C(fifo_opened_for_writing_is_silent_for_read_also_at_hang_up)
 	C(wrong_end_for_write_is_silent_also_at_hang_up)
 	C(wrong_end_beside_the_right_one_adds_nothing)
 	C(fifo_without_a_writer_is_silent)

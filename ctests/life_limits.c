@@ -489,6 +489,39 @@ CHECK(files_under_the_numbers_the_library_had_are_left_alone)
 	OK(close(file) == 0);
 }
 
+/* Knotes are added until memory runs out; what was there before goes on. */
+static void fill_memory(int filter)
+{
+	struct kevent ev;
+	struct rlimit all, lim;
+	unsigned long pages;
+	uintptr_t ident;
+	FILE *f = fopen("/proc/self/statm", "r");
+	int kq = kqueue();
+	OK(f != NULL && fscanf(f, "%lu", &pages) == 1);
+	fclose(f);
+	EQ(change(kq, 0, EVFILT_USER, EV_ADD, 0, 0, NULL), 0);
+	OK(getrlimit(RLIMIT_AS, &all) == 0);
+	lim = all;
+	lim.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (8 << 20);
+	OK(setrlimit(RLIMIT_AS, &lim) == 0);
+	for (ident = 1; change(kq, ident, filter, EV_ADD, 0, 1000000, NULL) == 0; ident++)
+		OK(ident < 10000000);
+	EQ(errno, ENOMEM);
+	FAILS(change(kq, ident, filter, EV_DELETE, 0, 0, NULL), ENOENT);
+	EQ(change(kq, 0, EVFILT_USER, 0, NOTE_TRIGGER, 0, NULL), 0);
+	EQ(collect(kq, &ev, 1, 10000), 1);
+	EQ(ev.ident, 0);
+	while (--ident > 0)
+		EQ(change(kq, ident, filter, EV_DELETE, 0, 0, NULL), 0);
+	EQ(change(kq, 1, filter, EV_ADD, 0, 1000000, NULL), 0);
+	OK(setrlimit(RLIMIT_AS, &all) == 0);
+	OK(close(kq) == 0);
+}
+
+CHECK(no_memory_left_for_a_user_knote_is_ENOMEM) { fill_memory(EVFILT_USER); }
+CHECK(no_memory_left_for_a_timer_is_ENOMEM) { fill_memory(EVFILT_TIMER); }
+
 CHECKS(
 	C(ten_thousand_kqueues_with_knotes_of_every_filter_leave_nothing)
 	C(sixty_thousand_numbers_closed_without_delete_take_no_memory)
@@ -500,4 +533,6 @@ CHECKS(
 	C(closing_all_from_3_on_leaves_a_library_that_works)
 	C(closing_all_from_256_on_leaves_a_library_that_works)
 	C(files_under_the_numbers_the_library_had_are_left_alone)
+	C(no_memory_left_for_a_user_knote_is_ENOMEM)
+	C(no_memory_left_for_a_timer_is_ENOMEM)
 );

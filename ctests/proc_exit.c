@@ -318,6 +318,24 @@ CHECK(exit_not_asked_for_drops_the_knote_silently)
 }
 
 /* The first thread is a zombie then, and the process goes on. */
+CHECK(exit_not_asked_for_leaves_nothing_to_change)
+{
+	static const int changes[] = { EV_DELETE, EV_ENABLE, EV_DISABLE, EV_ADD };
+	struct child c;
+	int kq = kqueue();
+	unsigned i;
+	for (i = 0; i < sizeof changes / sizeof *changes; i++) {
+		c = child();
+		WATCH(kq, c.pid, 0);
+		order(&c, EXIT_3);
+		EQ(reap(c.pid), 0x300);
+		FAILS(change(kq, (uintptr_t)c.pid, EVFILT_PROC, changes[i], NOTE_EXIT, 0, NULL),
+		    changes[i] == EV_ADD ? ESRCH : ENOENT);
+		let_go(&c);
+	}
+	close(kq);
+}
+
 CHECK(first_thread_leaving_is_not_the_end)
 {
 	int kq = kqueue();
@@ -520,6 +538,7 @@ CHECKS(
 	C(numbers_that_name_no_process_are_esrch)
 	C(thread_is_no_process)
 	C(exit_not_asked_for_drops_the_knote_silently)
+	C(exit_not_asked_for_leaves_nothing_to_change)
 	C(first_thread_leaving_is_not_the_end)
 	C(exec_by_another_thread_is_not_the_end)
 	C(every_kqueue_that_watches_gets_the_exit)

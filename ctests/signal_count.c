@@ -1,5 +1,6 @@
 /* EVFILT_SIGNAL: what is counted, for whom, and by the rules that hold for all knotes. */
 #include "signal_util.h"
+#include <sys/resource.h>
 
 CHECK(seven_kills_are_seven)
 {
@@ -267,6 +268,34 @@ CHECK(a_kqueue_that_was_waited_on_becomes_readable)
 	OK(close(kq) == 0);
 }
 
+/* More than epoll lets lead to one descriptor: those left over are looked at by a timer. */
+CHECK(six_hundred_polled_kqueues_all_show_it)
+{
+	enum { MANY = 600 };
+	static struct pollfd all[MANY];
+	struct rlimit lim;
+	struct kevent ev;
+	int i;
+	OK(getrlimit(RLIMIT_NOFILE, &lim) == 0);
+	lim.rlim_cur = lim.rlim_max;
+	OK(setrlimit(RLIMIT_NOFILE, &lim) == 0);
+	if (lim.rlim_cur < 8 * MANY)
+		SKIP("RLIMIT_NOFILE is %llu", (unsigned long long)lim.rlim_cur);
+	handle(SIGUSR1);
+	for (i = 0; i < MANY; i++) {
+		all[i].fd = watching(SIGUSR1);
+		all[i].events = POLLIN;
+		EQ(collect(all[i].fd, &ev, 1, 0), 0);
+	}
+	EQ(poll(all, MANY, 0), 0);
+	OK(raise(SIGUSR1) == 0);
+	for (i = 0; i < MANY; i++) {
+		EQ(poll(&all[i], 1, 10000), 1);
+		SENT(all[i].fd, SIGUSR1, 1);
+		OK(close(all[i].fd) == 0);
+	}
+}
+
 CHECKS(
 	C(seven_kills_are_seven)
 	C(every_way_to_send_is_counted)
@@ -283,4 +312,5 @@ CHECKS(
 	C(several_signals_come_in_one_call)
 	C(poll_and_a_kqueue_above_see_it)
 	C(a_kqueue_that_was_waited_on_becomes_readable)
+	C(six_hundred_polled_kqueues_all_show_it)
 );

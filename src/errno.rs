@@ -48,3 +48,9 @@ impl Errno {
         self.0
     }
 }
+
+impl From<std::collections::TryReserveError> for Errno {
+    fn from(_: std::collections::TryReserveError) -> Errno {
+        Errno::ENOMEM
+    }
+}

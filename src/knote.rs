@@ -7,6 +7,7 @@
 //! a stale one meets a newer generation and is dropped. No pointers, no deferred frees.
 
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT};
+use crate::errno::Result;
 
 /// No slot.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -132,6 +133,15 @@ impl core::ops::IndexMut<Slot> for Knotes {
 }
 
 impl Knotes {
+    /// Makes room for `more` knotes, and for taking all of them out. ENOMEM.
+    pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
+        if self.free.len() < more {
+            self.slots.try_reserve(more)?;
+            self.free.try_reserve(self.slots.capacity())?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn insert(&mut self, mut knote: Knote) -> Slot {
         knote.state |= state::LIVE;
         if let Some(slot) = self.free.pop() {

@@ -230,13 +230,15 @@ fn subscribe(queue: &mut Queue) -> Result<u64> {
     }
     let hub = place.as_mut().ok_or(Errno::ENOTSUP)?;
     let entered = queue.epoll.add(hub.connector.as_raw_fd(), epoll::IN | epoll::ET, token::PROCESSES);
-    if entered.is_err() {
+    if let Err(errno) = entered {
         close_if_unused(&mut place);
-        return entered.map(|()| 0);
+        queue.crowded |= errno == Errno::EINVAL;
+        return Err(errno);
     }
     let key = hub.next();
     hub.ledgers.insert(key, Ledger { waker: queue.waker.clone(), followed: BTreeMap::new(), news: Vec::new() });
     queue.following = Some(Subscription { key });
+    queue.expect_wakes();
     Ok(key)
 }
 

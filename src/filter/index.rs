@@ -4,6 +4,7 @@
 //! knotes themselves. Linear probing, at most three quarters full; a removal moves the rest of
 //! its run up, so that there are no tombstones.
 
+use crate::errno::Result;
 use crate::knote::{Knotes, NONE, Slot};
 
 /// The table. Its length is a power of two, or nothing.
@@ -49,13 +50,21 @@ impl Index {
         self.place(knotes, ident, filter).map(|place| self.places[place])
     }
 
-    /// Enters a knote whose key is not in the table.
-    pub(super) fn insert(&mut self, knotes: &Knotes, slot: Slot) {
+    /// Makes room for one knote more. ENOMEM.
+    pub(super) fn reserve(&mut self, knotes: &Knotes) -> Result<()> {
         if (self.used + 1) * 4 > self.places.len() * 3 {
             let grown = (self.places.len() * 2).max(8);
-            let old = core::mem::replace(&mut self.places, vec![NONE; grown]);
+            let mut places = Vec::new();
+            places.try_reserve_exact(grown)?;
+            places.resize(grown, NONE);
+            let old = core::mem::replace(&mut self.places, places);
             old.into_iter().filter(|&slot| slot != NONE).for_each(|slot| self.put(knotes, slot));
         }
+        Ok(())
+    }
+
+    /// Enters a knote whose key is not in the table, which has room for it.
+    pub(super) fn insert(&mut self, knotes: &Knotes, slot: Slot) {
         self.put(knotes, slot);
         self.used += 1;
     }
@@ -118,6 +127,7 @@ mod tests {
                 match found {
                     None if add => {
                         let slot = knotes.insert(Knote::new(ident, filter, 0));
+                        prop_assert!(index.reserve(&knotes).is_ok());
                         index.insert(&knotes, slot);
                         map.insert((ident, filter), slot);
                     }

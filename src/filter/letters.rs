@@ -8,6 +8,7 @@
 //! Lock order: a kqueue, then the facility, then a letter box.
 
 use super::Queue;
+use crate::errno::Errno;
 use crate::sync::Mutex;
 use crate::sys::eventfd::Waker;
 use std::collections::BTreeSet;
@@ -43,8 +44,25 @@ impl LetterBox {
 impl Queue {
     /// This kqueue's letter box.
     pub(crate) fn letter_box(&mut self) -> Arc<LetterBox> {
-        let waker = &self.waker;
-        self.letters.get_or_insert_with(|| Arc::new(LetterBox::new(waker.clone()))).clone()
+        let letters = match &self.letters {
+            Some(letters) => letters.clone(),
+            None => Arc::new(LetterBox::new(self.waker.clone())),
+        };
+        if self.letters.is_none() {
+            self.letters = Some(letters.clone());
+            self.expect_wakes();
+        }
+        letters
+    }
+
+    /// From now on something outside may have to wake this kqueue, which must not fail then.
+    pub(super) fn expect_wakes(&mut self) {
+        self.crowded |= self.waker.prepare() == Err(Errno::EINVAL);
+    }
+
+    /// Whether something outside may have to wake it.
+    pub(crate) fn expects_wakes(&self) -> bool {
+        self.letters.is_some() || self.following.is_some() || self.signals.any()
     }
 
     /// Queues the knotes this kqueue's letters name.

@@ -117,6 +117,11 @@ pub(crate) trait Filter: Sync {
     /// Takes in what has happened, before a change is made to a knote of this filter.
     fn catch_up(&self, _queue: &mut Queue) {}
 
+    /// Whether what the knote watched has ended with nothing to tell, as [`Outcome::Over`].
+    fn is_over(&self, _queue: &Queue, _slot: Slot) -> bool {
+        false
+    }
+
     /// What epoll has under the knote's own name ([`token::KNOTE`]) is ready.
     fn reported(&self, queue: &mut Queue, slot: Slot) {
         queue.knotes.activate(slot);
@@ -290,6 +295,12 @@ impl Queue {
             Some(column) => self.fds.knote(descriptor(ident).ok()?, column),
             None => self.index.find(&self.knotes, ident, filter),
         }
+    }
+
+    /// Makes room for `more` knotes, at most one of them in the index. ENOMEM.
+    pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
+        self.knotes.reserve(more)?;
+        self.index.reserve(&self.knotes)
     }
 
     /// Enters a knote where [`Queue::find`] looks.

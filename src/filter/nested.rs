@@ -46,6 +46,13 @@ fn inner(queue: &Queue, slot: Slot) -> Option<Arc<dyn Inner>> {
     queue.fds.kqueues.get(&number)?.kqueue()
 }
 
+/// Looks whether the knote's number still names the kqueue. EBADF: it names nothing; ENOENT:
+/// something else.
+fn check(queue: &Queue, slot: Slot) -> Result<()> {
+    let inode = file::inode(descriptor(queue.knotes[slot].ident)?)?;
+    if inner(queue, slot).is_some_and(|inner| inner.inode() == inode) { Ok(()) } else { Err(Errno::ENOENT) }
+}
+
 fn refresh_knote(queue: &mut Queue, slot: Slot) {
     if let Ok(number) = descriptor(queue.knotes[slot].ident) {
         fd::refresh(queue, number);
@@ -70,9 +77,7 @@ impl Filter for Nested {
     }
 
     fn modify(&self, queue: &mut Queue, slot: Slot, _change: &Kevent) -> Result<()> {
-        if self.is_gone(queue, slot) {
-            return Err(Errno::ENOENT);
-        }
+        check(queue, slot)?;
         refresh_knote(queue, slot);
         fd::modify(queue, slot, true)?;
         // Its events may stand on its ready list, where epoll does not see them.
@@ -82,15 +87,14 @@ impl Filter for Nested {
     }
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
-        let gone = self.is_gone(queue, slot);
+        let checked = check(queue, slot);
         refresh_knote(queue, slot);
         let detached = fd::detach(queue, slot);
-        if gone { Err(Errno::ENOENT) } else { detached }
+        checked.and(detached)
     }
 
     fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
-        let number = descriptor(queue.knotes[slot].ident).unwrap_or(-1);
-        inner(queue, slot).is_none_or(|inner| file::inode(number) != Ok(inner.inode()))
+        check(queue, slot).is_err()
     }
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {

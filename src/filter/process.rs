@@ -53,6 +53,10 @@ impl Filter for Process {
         processes::catch_up(queue);
     }
 
+    fn is_over(&self, queue: &Queue, slot: Slot) -> bool {
+        processes::is_over(queue, slot)
+    }
+
     fn reported(&self, queue: &mut Queue, slot: Slot) {
         // What came before the end is told with it.
         processes::catch_up(queue);

@@ -201,6 +201,16 @@ fn end(queue: &mut Queue, slot: Slot, status: i32) {
     queue.knotes.activate(slot);
 }
 
+/// Whether a knote's process has ended, which it did not ask for, and nothing else is to be
+/// told. The pidfd may not have been heard yet, and the connector is late with ends.
+pub(super) fn is_over(queue: &Queue, slot: Slot) -> bool {
+    let asked = queue.knotes[slot].fflags & NOTE_EXIT != 0;
+    let Some(watched) = queue.watches.by_slot.get(&slot).filter(|watched| !asked && watched.seen == 0) else {
+        return false;
+    };
+    watched.ended.is_some() || watched.pidfd.as_ref().is_some_and(|pidfd| pidfd::has_ended(pidfd.as_raw_fd()))
+}
+
 /// The pidfd of a knote tells of the end, unless something else has.
 pub(super) fn end_by_pidfd(queue: &mut Queue, slot: Slot) {
     if let Some(pidfd) = queue.watches.by_slot.get(&slot).and_then(|watched| watched.pidfd.as_ref()) {
@@ -291,6 +301,10 @@ fn did(queue: &mut Queue, slot: Slot, bits: u32) {
 /// A tracked process has a child: announces it, and gives it a knote like its parent's.
 fn bear(queue: &mut Queue, parent: Slot, pid: i32, serial: u64) {
     let Ok(ident) = usize::try_from(pid) else { return };
+    if queue.reserve(2).is_err() {
+        following::unfollow(queue, pid, serial);
+        return did(queue, parent, NOTE_TRACKERR);
+    }
     let parent = queue.knotes[parent];
     let mut announcement = Knote::new(ident, EVFILT_PROC, ROW_CHILD);
     announcement.udata = parent.udata;

@@ -111,8 +111,13 @@ fn look_closer(
 ) -> core::result::Result<Facts, Outcome> {
     let kind = queue.fds.kind(number);
     match kind {
-        // Nothing ever comes out of this end, not even the news that the reader has gone.
-        Kind::PipeWriter => return Err(fd::unready(queue, slot, true)),
+        // Nothing ever comes out of this end. That the reader has gone is told of a pipe,
+        // whose ends can both be read on FreeBSD, and not of a fifo opened for writing.
+        Kind::PipeWriter => {
+            let end = mask & ERR != 0 && file::is_anonymous_pipe(number);
+            let eof = Facts { eof: true, ..Facts::default() };
+            return if end { Ok(eof) } else { Err(fd::unready(queue, slot, true)) };
+        }
         kind if kind.connects() && mask & (HUP | RDHUP | ERR) == HUP && bytes == 0 => {
             return Err(fd::unready(queue, slot, true));
         }

@@ -18,6 +18,12 @@ use std::os::fd::AsRawFd;
 #[derive(Default)]
 pub(crate) struct Signals(Option<Box<Watching>>);
 
+impl Signals {
+    pub(super) fn any(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 struct Watching {
     bell: OwnBell,
     fd: SignalFd,
@@ -79,6 +85,7 @@ pub(super) fn watch(queue: &mut Queue, slot: Slot) -> Result<u32> {
     let (place, number) = place(queue, slot);
     if queue.signals.0.is_none() {
         queue.signals.0 = Some(Box::new(Watching::new(queue)?));
+        queue.expect_wakes();
     }
     let Some(own) = queue.signals.0.as_deref_mut() else { return Ok(0) };
     let mask = own.mask | hook::bit(number);

@@ -70,7 +70,7 @@ fn line_of(clock: Clock) -> usize {
 }
 
 impl Timers {
-    /// Makes sure that `clock` has its timerfd. EMFILE, ENFILE, ENOMEM.
+    /// Makes sure that `clock` has its timerfd, and room for one timer more. EMFILE, ENFILE, ENOMEM.
     pub(crate) fn prepare(&mut self, clock: Clock, epoll: &Epoll) -> Result<()> {
         let line = &mut self.lines[line_of(clock)];
         if line.fd.is_none() {
@@ -78,6 +78,12 @@ impl Timers {
             let token = if clock == Clock::Monotonic { token::TIMER_MONOTONIC } else { token::TIMER_REALTIME };
             epoll.add(fd.as_raw_fd(), epoll::IN | epoll::ET, token)?;
             line.fd = Some(fd);
+        }
+        // Room for one more, and for taking all of them out.
+        line.heap.try_reserve(1)?;
+        if self.free.is_empty() {
+            self.timers.try_reserve(1)?;
+            self.free.try_reserve(self.timers.capacity())?;
         }
         Ok(())
     }

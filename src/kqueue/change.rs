@@ -46,7 +46,7 @@ pub(super) fn apply_all(
         let mut change = asked;
         change.flags &= !EV_SYSFLAGS;
         let mut result = apply(&mut state.queue, &change);
-        if core::mem::take(&mut state.queue.crowded) && readable::make_way(kqueue, state) {
+        if core::mem::take(&mut state.queue.crowded) && readable::make_way(kqueue, state) && result.is_err() {
             result = apply(&mut state.queue, &change);
         }
         if state.queue.entered.wrapping_sub(entered) == MANY {
@@ -91,7 +91,14 @@ fn register(queue: &mut Queue, change: &Kevent) -> Result<()> {
         filter::descriptor(change.ident)?;
     }
     ops.catch_up(queue);
-    match queue.find(row, change.ident, change.filter) {
+    let mut found = queue.find(row, change.ident, change.filter);
+    if let Some(slot) = found
+        && ops.is_over(queue, slot)
+    {
+        let _ = delete(queue, slot);
+        found = None;
+    }
+    match found {
         Some(slot) if has(EV_DELETE) => delete(queue, slot),
         Some(slot) => match modify(queue, slot, change) {
             // The file of the knote was closed and the number is another's now.
@@ -110,6 +117,7 @@ fn absent(on_descriptor: bool, ident: usize) -> Errno {
 
 fn add(queue: &mut Queue, row: u8, change: &Kevent) -> Result<()> {
     filter::ops(row).validate(change)?;
+    queue.reserve(1)?;
     let mut knote = Knote::new(change.ident, change.filter, row);
     knote.udata = change.udata as usize;
     knote.fflags = change.fflags;

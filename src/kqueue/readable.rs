@@ -92,12 +92,17 @@ fn switch_off(kqueue: &Kqueue, state: &mut State) {
     state.readable.mark = Mark::Off;
 }
 
-/// Makes way for a descriptor that epoll refuses as long as the monitor watches.
+/// Makes way for a descriptor that epoll refuses as long as the monitor watches. What is
+/// shown already needs no watch.
 pub(super) fn make_way(kqueue: &Arc<Kqueue>, state: &mut State) -> bool {
-    let watched = state.readable.watched;
-    if watched && state.readable.mark == Mark::Armed {
+    if state.readable.mark == Mark::Armed && state.readable.watched {
         switch_off(kqueue, state);
         left(kqueue, state);
+        return true;
+    }
+    let watched = core::mem::take(&mut state.readable.watched);
+    if watched {
+        kqueue.monitor.unwatch(&kqueue.epoll);
     }
     watched
 }
@@ -134,14 +139,24 @@ fn arm(kqueue: &Arc<Kqueue>, state: &mut State) {
         return fire(kqueue, state);
     }
     state.readable.mark = Mark::Armed;
-    if watch(kqueue, state).is_err() {
-        // Wake-ups share one descriptor, to which only so many paths may lead.
-        state.queue.waker.withdraw();
-        if watch(kqueue, state).is_err() {
-            // Without a watch it is looked at in each tick.
-            state.readable.mark = Mark::Off;
-            left(kqueue, state);
+    if watch_and_wake(kqueue, state).is_err() {
+        // Without a watch it is looked at in each tick.
+        switch_off(kqueue, state);
+        left(kqueue, state);
+    }
+}
+
+/// Has the monitor watch in such a way that wake-ups can come. They share one descriptor, to
+/// which epoll lets only so many paths lead.
+fn watch_and_wake(kqueue: &Kqueue, state: &mut State) -> Result<()> {
+    let woken = state.queue.expects_wakes();
+    match watch(kqueue, state) {
+        Ok(()) if woken => state.queue.waker.prepare(),
+        Err(_) if !woken => {
+            state.queue.waker.withdraw();
+            watch(kqueue, state)
         }
+        other => other,
     }
 }
 

@@ -332,7 +332,8 @@ fn absorb_set(queue: &mut Queue, set: u64) {
 }
 
 /// Hands out what is ready, and fetches more from epoll for as long as there is room and
-/// epoll has more.
+/// epoll has more. Level entries come again and again, in turn: after as many batches as
+/// repeat what was on the ready list before, one that brings no new event is the last.
 fn hand_out_all(
     kqueue: &Arc<Kqueue>,
     state: &mut State,
@@ -340,13 +341,16 @@ fn hand_out_all(
     out: &mut Output<Kevent>,
     round: &mut Round,
 ) -> Result<()> {
-    for _ in 0..LOOKS {
+    let repeats = state.queue.knotes.ready().div_ceil(BATCH).max(1);
+    let mut fruitless = 0;
+    loop {
         let before = out.len();
         if let Err(errno) = hand_out(&mut state.queue, out, &mut round.level) {
             return if out.len() > 0 { Ok(()) } else { Err(errno) };
         }
-        let progress = out.len() > before;
-        if !round.more || out.room() == 0 || out.len() > 0 && !progress {
+        fruitless = if out.len() > before { 0 } else { fruitless + 1 };
+        let enough = if out.len() > 0 { repeats } else { LOOKS };
+        if !round.more || out.room() == 0 || fruitless >= enough {
             return Ok(());
         }
         let max = most(out.room());
@@ -359,7 +363,6 @@ fn hand_out_all(
             return Ok(());
         }
     }
-    Ok(())
 }
 
 /// One pass over the ready list, up to where its tail is now.

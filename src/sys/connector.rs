@@ -69,7 +69,7 @@ const LISTEN: u32 = 1;
 const IGNORE: u32 = 2;
 
 /// Messages taken by one system call, and room for each.
-const BATCH: usize = 32;
+const BATCH: usize = 8;
 const ROOM: usize = 96;
 /// Bytes of messages that may wait to be read.
 const QUEUE: libc::c_int = 4 << 20;

@@ -62,6 +62,15 @@ impl Waker {
         Waker { epoll, ready, token, posted: AtomicBool::new(false), lit: AtomicBool::new(false) }
     }
 
+    /// Takes its place in the epoll beforehand, quietly: a wake-up can then not fail. EINVAL:
+    /// too many paths lead to the descriptor already.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        match self.epoll.add(self.ready.as_raw_fd(), 0, self.token) {
+            Err(Errno::EEXIST) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Wakes one thread asleep in the epoll, or the next to come, and tells whoever watches
     /// the epoll. One system call, or none if the last wake-up is still on its way.
     pub(crate) fn wake(&self) {

@@ -34,13 +34,16 @@ pub(crate) enum Family {
     Other,
 }
 
-/// SO_DOMAIN and SO_TYPE in one answer.
+/// SO_DOMAIN and SO_TYPE in one answer, and of the sorts of internet sockets SO_PROTOCOL.
 pub(crate) fn family(fd: RawFd) -> Result<Family> {
-    let connected = option(fd, libc::SO_TYPE)? != libc::SOCK_DGRAM;
-    let protocol = option(fd, libc::SO_PROTOCOL).unwrap_or(0);
+    let sort = option(fd, libc::SO_TYPE)?;
     Ok(match option(fd, libc::SO_DOMAIN)? {
-        libc::AF_INET | libc::AF_INET6 if connected && protocol == libc::IPPROTO_TCP => Family::Tcp,
-        libc::AF_UNIX if connected => Family::UnixStream,
+        libc::AF_UNIX if sort != libc::SOCK_DGRAM => Family::UnixStream,
+        libc::AF_INET | libc::AF_INET6
+            if sort == libc::SOCK_STREAM && option(fd, libc::SO_PROTOCOL) == Ok(libc::IPPROTO_TCP) =>
+        {
+            Family::Tcp
+        }
         _ => Family::Other,
     })
 }
