@@ -79,7 +79,7 @@ check: all
 	$(CARGO) test --no-fail-fast || status=1; \
 	echo "make check: the same on $(BUILD)/"; \
 	KQUEUE_LIB_DIR=$(abspath $(BUILD)) $(CARGO) test --no-fail-fast \
-		--test abi --test install --test ctests || status=1; \
+		--test abi --test install --test instructions --test ctests || status=1; \
 	if [ $$status = 0 ]; then echo "make check: passed"; else echo "make check: FAILED"; fi; \
 	exit $$status
 

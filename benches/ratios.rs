@@ -30,6 +30,8 @@ mod processes;
 mod ready;
 #[path = "ratios/sys.rs"]
 mod sys;
+#[path = "ratios/threads.rs"]
+mod threads;
 #[path = "ratios/timers.rs"]
 mod timers;
 #[path = "ratios/traffic.rs"]
@@ -78,7 +80,9 @@ fn args() -> Outcome<Args> {
 }
 
 fn workloads(words: &[String]) -> impl Iterator<Item = Workload> {
-    let all = [ready::list(), traffic::list(), wakeups::list(), timers::list(), files::list(), processes::list()];
+    let [ready, traffic, wakeups] = [ready::list(), traffic::list(), wakeups::list()];
+    let [threads, timers, files] = [threads::list(), timers::list(), files::list()];
+    let all = [ready, traffic, wakeups, threads, timers, files, processes::list()];
     let chosen = move |w: &Workload| words.is_empty() || words.iter().any(|x| w.name.contains(x));
     all.into_iter().flatten().filter(chosen)
 }

@@ -61,10 +61,15 @@ impl Write for Line {
 }
 
 /// Writes one line of `function` if tracing is on.
+#[inline(always)]
 pub(crate) fn trace(function: &str, text: fmt::Arguments<'_>) {
-    if !is_on() {
-        return;
+    if is_on() {
+        write_line(function, text);
     }
+}
+
+#[cold]
+fn write_line(function: &str, text: fmt::Arguments<'_>) {
     let mut line = Line { text: [0; 480], len: 0 };
     let prefix = memory::kept_c_string(PREFIX.load(Ordering::Relaxed)).unwrap_or("KQ");
     let _ = write!(line, "{prefix} [{}]: {function}(): {text}", thread::tid());

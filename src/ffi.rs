@@ -13,8 +13,8 @@ mod signal;
 use crate::abi::{KQUEUE_CLOEXEC, kevent};
 use crate::debug;
 use crate::errno::{Errno, Result};
-use crate::kqueue::{Progress, Request, Sleeper};
-use crate::sys::epoll::Events;
+use crate::kqueue::{Progress, Request, Round, Sleeper};
+use crate::sys::epoll::{Events, Patience};
 use crate::sys::memory::{Input, Output};
 use crate::sys::sleep::{self, Nap, OnCancel};
 use crate::sys::thread::Guarded;
@@ -79,9 +79,9 @@ pub unsafe extern "C" fn kevent(
     if nevents > 0 {
         sleep::cancellation_point();
     }
-    let mut found = const { Events::new() };
+    let mut found = const { MaybeUninit::<Events>::uninit() };
     let mut call = const { MaybeUninit::<Call>::uninit() };
-    let (call, found) = (&raw mut call as *mut Call, &raw mut found);
+    let (call, found) = (&raw mut call as *mut Call, &raw mut found as *mut Events);
     let lists = Lists { changelist, nchanges, eventlist, nevents, timeout };
     // SAFETY: the caller's promise; both live as long as this frame.
     let mut status = unsafe { begin(call, found, kq, &raw const lists) };
@@ -113,6 +113,7 @@ struct Call {
     guard: Guarded,
     request: Request,
     events: Output<kevent>,
+    round: Round,
     found: *mut Events,
     sleeper: MaybeUninit<Sleeper>,
 }
@@ -127,6 +128,8 @@ const ASLEEP: c_int = -2;
 unsafe extern "C" fn begin(call: *mut Call, found: *mut Events, kq: c_int, lists: *const Lists) -> c_int {
     let guard = Guarded::enter();
     // SAFETY: the caller's promise.
+    unsafe { Events::empty_at(found) };
+    // SAFETY: the caller's promise.
     let lists = unsafe { &*lists };
     let (Ok(nchanges), Ok(nevents)) = (usize::try_from(lists.nchanges), usize::try_from(lists.nevents)) else {
         guard.leave(Some(Errno::EINVAL));
@@ -137,14 +140,14 @@ unsafe extern "C" fn begin(call: *mut Call, found: *mut Events, kq: c_int, lists
     // SAFETY: as above.
     let timeout = unsafe { Input::new(lists.timeout, usize::from(!lists.timeout.is_null())) };
     // SAFETY: as above.
-    let mut events = unsafe { Output::new(lists.eventlist, nevents) };
+    let events = unsafe { Output::new(lists.eventlist, nevents) };
     let request = Request { number: kq, changes, timeout };
+    let (round, nap, sleeper) = (Round::new(Patience::Forever), MaybeUninit::uninit(), MaybeUninit::uninit());
     // SAFETY: the caller's promise.
-    let progress = crate::kqueue::kevent(&request, unsafe { &mut *found }, &mut events);
-    let (nap, sleeper) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-    let kept = Call { nap, guard, request, events, found, sleeper };
+    let place = unsafe { &mut *call.cast::<MaybeUninit<Call>>() };
+    let call = place.write(Call { nap, guard, request, events, round, found, sleeper });
     // SAFETY: the caller's promise.
-    let call = unsafe { &mut *call.cast::<MaybeUninit<Call>>() }.write(kept);
+    let progress = crate::kqueue::kevent(&call.request, unsafe { &mut *found }, &mut call.events, &mut call.round);
     proceed(call, progress)
 }
 
@@ -161,7 +164,7 @@ unsafe extern "C" fn go_on(call: *mut Call) -> c_int {
     let waited = unsafe { call.nap.assume_init_ref() }.result(found);
     // SAFETY: it is there while the call sleeps, and taken once.
     let sleeper = unsafe { call.sleeper.assume_init_read() };
-    let progress = sleeper.wake_up(&call.request, waited, found, &mut call.events);
+    let progress = sleeper.wake_up(&call.request, waited, found, &mut call.events, &mut call.round);
     proceed(call, progress)
 }
 
@@ -170,7 +173,7 @@ fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
     let result = match progress {
         Ok(Progress::Sleep(sleeper)) => {
             // SAFETY: lent for the whole call.
-            let nap = sleeper.nap(unsafe { &mut *call.found }, call.events.room());
+            let nap = sleeper.nap(unsafe { &mut *call.found }, call.events.room(), &call.round);
             // Changes would be lost to the program with their answer.
             let cancellable = call.guard.is_cancellable() && call.request.changes.len() == 0;
             call.nap.write(if cancellable { nap.cancellable(OnCancel(cancelled)) } else { nap });
@@ -196,7 +199,7 @@ extern "C" fn cancelled(call: *mut c_void) {
     // SAFETY: it is there while the call sleeps, and taken once.
     let sleeper = unsafe { call.sleeper.assume_init_read() };
     // SAFETY: lent for the whole call.
-    sleeper.give_up(unsafe { &*call.found });
+    sleeper.give_up(&call.request, unsafe { &*call.found });
 }
 
 /// Returns once every kqueue whose descriptor is closed has been freed.

@@ -103,14 +103,20 @@ impl Knote {
 ///
 /// The list runs through the knotes themselves, so that queueing allocates nothing and
 /// taking one out of the middle is constant work.
-#[derive(Default)]
 pub(crate) struct Knotes {
     slots: Vec<Knote>,
     free: Vec<Slot>,
-    first: Option<Slot>,
-    last: Option<Slot>,
+    /// The oldest and the newest on the list; [`NONE`] if it is empty.
+    first: Slot,
+    last: Slot,
     ready: usize,
     activations: u32,
+}
+
+impl Default for Knotes {
+    fn default() -> Knotes {
+        Knotes { slots: Vec::new(), free: Vec::new(), first: NONE, last: NONE, ready: 0, activations: 0 }
+    }
 }
 
 impl core::ops::Index<Slot> for Knotes {
@@ -168,6 +174,11 @@ impl Knotes {
         (knote.has(state::LIVE) && knote.generation == generation).then_some(slot)
     }
 
+    /// How many knotes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// Counts the times a knote came onto the list anew.
     pub(crate) fn activations(&self) -> u32 {
         self.activations
@@ -180,28 +191,32 @@ impl Knotes {
 
     /// Queues an enabled knote at the tail, unless it is queued already.
     pub(crate) fn activate(&mut self, slot: Slot) {
-        if self[slot].is_enabled() && !self[slot].has(state::QUEUED) {
+        if self.append(slot) {
             self.activations = self.activations.wrapping_add(1);
         }
-        self.requeue(slot);
     }
 
     /// The same for a knote that never ceased to be ready.
     pub(crate) fn requeue(&mut self, slot: Slot) {
+        self.append(slot);
+    }
+
+    fn append(&mut self, slot: Slot) -> bool {
         let last = self.last;
         let knote = &mut self[slot];
-        if !knote.is_enabled() || knote.has(state::QUEUED) {
-            return;
+        if knote.state & (state::ENABLED | state::QUEUED) != state::ENABLED {
+            return false;
         }
         knote.state |= state::QUEUED;
         knote.next = NONE;
-        knote.prev = last.unwrap_or(NONE);
+        knote.prev = last;
         match last {
-            Some(last) => self[last].next = slot,
-            None => self.first = Some(slot),
+            NONE => self.first = slot,
+            last => self[last].next = slot,
         }
-        self.last = Some(slot);
+        self.last = slot;
         self.ready += 1;
+        true
     }
 
     /// Takes a knote off the ready list, if it is on it.
@@ -213,11 +228,11 @@ impl Knotes {
         knote.state &= !state::QUEUED;
         let (next, prev) = (knote.next, knote.prev);
         match prev {
-            NONE => self.first = (next != NONE).then_some(next),
+            NONE => self.first = next,
             prev => self[prev].next = next,
         }
         match next {
-            NONE => self.last = (prev != NONE).then_some(prev),
+            NONE => self.last = prev,
             next => self[next].prev = prev,
         }
         self.ready -= 1;
@@ -225,7 +240,7 @@ impl Knotes {
 
     /// The oldest ready knote.
     pub(crate) fn front(&self) -> Option<Slot> {
-        self.first
+        (self.first != NONE).then_some(self.first)
     }
 
     /// The ready knote after `slot`, which must be queued.

@@ -178,6 +178,61 @@ fn unsafe_stands_in_ffi_and_sys_alone() {
     assert_eq!(wrong, [""; 0]);
 }
 
+/// Functions that are cancellation points in libc, and std's that call them. Even where
+/// cancellation is off one of these may act on it, with locks held (`sys/raw.rs`).
+const CANCELLATION_POINTS: [&str; 37] = [
+    "libc::accept",
+    "libc::accept4",
+    "libc::close",
+    "libc::connect",
+    "libc::creat",
+    "libc::epoll_pwait",
+    "libc::epoll_wait",
+    "libc::fsync",
+    "libc::nanosleep",
+    "libc::open",
+    "libc::open64",
+    "libc::openat",
+    "libc::pause",
+    "libc::poll",
+    "libc::ppoll",
+    "libc::pread",
+    "libc::preadv",
+    "libc::pwrite",
+    "libc::pwritev",
+    "libc::pwritev2",
+    "libc::read",
+    "libc::readv",
+    "libc::recv",
+    "libc::recvfrom",
+    "libc::recvmmsg",
+    "libc::recvmsg",
+    "libc::select",
+    "libc::send",
+    "libc::sendmsg",
+    "libc::sendto",
+    "libc::sigtimedwait",
+    "libc::usleep",
+    "libc::waitid",
+    "libc::waitpid",
+    "libc::write",
+    "libc::writev",
+    "std::fs::read_to_string",
+];
+
+#[test]
+fn nothing_is_a_cancellation_point() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for line in &source.lines {
+            let calls = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
+            let found = calls.filter(|call| CANCELLATION_POINTS.contains(call) || call.starts_with("std::fs::File"));
+            wrong.extend(found.map(|call| format!("{} calls {call}", source.name)));
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+}
+
 #[test]
 fn named_after_reads_single_names_and_lists() {
     let code = "use crate::abi::{EV_ADD, a};\nuse crate::{errno::E, sys::{fd, epoll}, knote};";

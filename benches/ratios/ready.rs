@@ -236,7 +236,7 @@ impl Seen {
 
 /// Takes the one byte that was announced.
 #[inline]
-fn read_one(fd: RawFd, announced: isize) -> Outcome {
+pub(crate) fn read_one(fd: RawFd, announced: isize) -> Outcome {
     let mut buf = [0; 16];
     api::expect("announced", announced, 1)?;
     api::expect("read", sys::read(fd, &mut buf), 1)

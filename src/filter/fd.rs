@@ -64,6 +64,13 @@ const VACANT: Entry = Entry {
     others: false,
 };
 
+impl Entry {
+    /// What epoll tells of the number's entry in a set.
+    fn token(&self, fd: RawFd, set: usize) -> u64 {
+        u64::from(self.generations[set] & 0x7fff_ffff) << 32 | u64::from(fd.unsigned_abs())
+    }
+}
+
 const CHUNK: usize = 64;
 
 /// All descriptors of a kqueue, indexed by number in chunks.
@@ -79,6 +86,11 @@ pub(crate) struct Descriptors {
     pub(crate) orphaned: bool,
 }
 
+#[cold]
+fn vacant_chunk() -> Box<[Entry; CHUNK]> {
+    Box::new([VACANT; CHUNK])
+}
+
 fn place(fd: RawFd) -> (usize, usize) {
     let fd = usize::try_from(fd).unwrap_or(0);
     (fd / CHUNK, fd % CHUNK)
@@ -90,12 +102,22 @@ impl Descriptors {
         Some(&self.chunks.get(chunk)?.as_ref()?[at])
     }
 
+    fn known_mut(&mut self, fd: RawFd) -> Option<&mut Entry> {
+        let (chunk, at) = place(fd);
+        Some(&mut self.chunks.get_mut(chunk)?.as_mut()?[at])
+    }
+
     fn entry_mut(&mut self, fd: RawFd) -> &mut Entry {
         let (chunk, at) = place(fd);
         if self.chunks.len() <= chunk {
-            self.chunks.resize_with(chunk + 1, || None);
+            self.grow(chunk);
         }
-        &mut self.chunks[chunk].get_or_insert_with(|| Box::new([VACANT; CHUNK]))[at]
+        &mut self.chunks[chunk].get_or_insert_with(vacant_chunk)[at]
+    }
+
+    #[cold]
+    fn grow(&mut self, chunk: usize) {
+        self.chunks.resize_with(chunk + 1, || None);
     }
 
     pub(crate) fn knote(&self, fd: RawFd, column: usize) -> Option<Slot> {
@@ -146,8 +168,7 @@ impl Descriptors {
     }
 
     fn token(&self, fd: RawFd, set: usize) -> u64 {
-        let generation = self.entry(fd).map_or(0, |entry| entry.generations[set] & 0x7fff_ffff);
-        u64::from(generation) << 32 | u64::from(fd.unsigned_abs())
+        self.entry(fd).unwrap_or(&VACANT).token(fd, set)
     }
 
     /// A nested set by its number, from 1 on.
@@ -277,6 +298,7 @@ fn apply(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
     });
     queue.crowded |= crowded;
     applied?;
+    queue.entered = queue.entered.wrapping_add(u32::from(armed == 0 && wanted != 0));
     let entry = queue.fds.entry_mut(fd);
     entry.armed[set] = wanted;
     if entry.armed == [0; SETS] {
@@ -473,23 +495,23 @@ pub(super) fn is_one_shot(queue: &Queue, token: u64, set: usize) -> bool {
 /// it concerns.
 pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
     let fd = token as u32 as RawFd;
-    let Some(&entry) = queue.fds.entry(fd) else { return };
-    if queue.fds.token(fd, set) != token || entry.armed[set] == 0 {
-        queue.fds.orphaned = true;
+    let Queue { fds, knotes, scan, .. } = queue;
+    let Some(entry) = fds.known_mut(fd) else { return };
+    if entry.token(fd, set) != token || entry.armed[set] == 0 {
+        fds.orphaned = true;
         return;
     }
     if entry.armed[set] & epoll::ONESHOT != 0 {
         // The kernel has disarmed the entry and keeps it.
-        queue.fds.entry_mut(fd).armed[set] = PARKED;
+        entry.armed[set] = PARKED;
     }
-    for slot in entry.columns.into_iter().filter(|&slot| slot != NONE) {
-        let scan = queue.scan;
-        let knote = &mut queue.knotes[slot];
+    for &slot in entry.columns.iter().filter(|&&slot| slot != NONE) {
+        let knote = &mut knotes[slot];
         let concerns = interest(knote.filter) | epoll::ERR | epoll::HUP;
         if stands_in(knote, set) && mask & concerns != 0 {
             knote.hint = (mask & 0xffff) as u16;
-            knote.hinted = scan;
-            queue.knotes.activate(slot);
+            knote.hinted = *scan;
+            knotes.activate(slot);
         }
     }
 }
@@ -498,10 +520,16 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
 /// that has waited on the ready list since, asked for anew: the condition may have passed,
 /// and the number may be another file's. The error is what to answer instead of an event.
 pub(super) fn readiness(queue: &mut Queue, slot: Slot) -> core::result::Result<u32, Outcome> {
-    let knote = queue.knotes[slot];
+    let knote = &queue.knotes[slot];
     if knote.hinted == queue.scan {
         return Ok(u32::from(knote.hint));
     }
+    ask_anew(queue, slot)
+}
+
+#[cold]
+fn ask_anew(queue: &mut Queue, slot: Slot) -> core::result::Result<u32, Outcome> {
+    let knote = queue.knotes[slot];
     let Ok(fd) = descriptor(knote.ident) else { return Err(Outcome::Gone) };
     if !is_registered(queue, fd, set_of(&knote)) {
         return Err(Outcome::Gone);
@@ -562,10 +590,11 @@ pub(crate) fn is_told_again(knote: &Knote) -> bool {
 /// Whether a ready level knote stays on our list: the softened do. One that was softened
 /// for a condition that has passed is handed back to epoll instead.
 pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> bool {
-    let knote = queue.knotes[slot];
-    if !is_soft(&knote) || marked {
-        return is_soft(&knote);
+    let knote = &queue.knotes[slot];
+    if !is_soft(knote) || marked {
+        return is_soft(knote);
     }
+    let knote = *knote;
     let Ok(fd) = descriptor(knote.ident) else { return false };
     if knote.is_level() {
         queue.knotes[slot].own &= !SOFT;
@@ -577,9 +606,12 @@ pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> boo
 /// After a hand-out: only knotes that stop need anything done, and only if the kernel
 /// has not disarmed their entry by itself.
 pub(super) fn settle(queue: &mut Queue, slot: Slot, fate: Fate) {
-    let knote = queue.knotes[slot];
+    if matches!(fate, Fate::Stays | Fate::Cleared) {
+        return;
+    }
+    let knote = &queue.knotes[slot];
     let Ok(fd) = descriptor(knote.ident) else { return };
-    let set = set_of(&knote);
+    let set = set_of(knote);
     match fate {
         Fate::Stays | Fate::Cleared => {}
         Fate::Dispatched => {

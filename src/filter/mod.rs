@@ -241,6 +241,8 @@ pub(crate) struct Queue {
     pub(crate) waker: Arc<Waker>,
     /// epoll refused an entry because too many paths lead to its file (EINVAL).
     pub(crate) crowded: bool,
+    /// Counts the entries made in epoll for descriptors.
+    pub(crate) entered: u32,
     pub(crate) inodes: Option<inodes::Subscription>,
     pub(crate) vnodes: vnode::Vnodes,
     pub(crate) mounts: Option<mounts::Mounts>,
@@ -267,6 +269,7 @@ impl Queue {
         Queue {
             waker,
             crowded: false,
+            entered: 0,
             epoll,
             knotes: Knotes::default(),
             fds: fd::Descriptors::default(),

@@ -72,7 +72,7 @@ impl Filter for Read {
 /// Holds an event back below the low-water mark, which only sockets have; the end of the
 /// stream passes it.
 fn gate(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
-    let knote = queue.knotes[slot];
+    let knote = &queue.knotes[slot];
     let marked = knote.fflags & NOTE_LOWAT != 0;
     if marked && !facts.eof && facts.data < knote.data {
         let number = descriptor(knote.ident).unwrap_or(-1);

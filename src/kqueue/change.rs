@@ -27,6 +27,9 @@ pub(super) enum Next {
     Return,
 }
 
+/// So many new entries in one call are the beginning of a long list of them.
+const MANY: u32 = 8;
+
 /// Applies the changes in order. Errors and receipts go into `events` while there is
 /// room; an error without room ends the call with its errno, a receipt without room ends
 /// it quietly. What was applied before stays.
@@ -36,14 +39,18 @@ pub(super) fn apply_all(
     changes: Input<Kevent>,
     events: &mut Output<Kevent>,
 ) -> Result<Next> {
-    for index in 0..changes.len() {
+    let entered = state.queue.entered;
+    for (done, asked) in changes.iter().enumerate() {
         // Copied before the answer is written: both lists may be the same array.
-        let asked = changes.get(index)?;
+        let asked = asked?;
         let mut change = asked;
         change.flags &= !EV_SYSFLAGS;
         let mut result = apply(&mut state.queue, &change);
         if core::mem::take(&mut state.queue.crowded) && readable::make_way(kqueue, state) && result.is_err() {
             result = apply(&mut state.queue, &change);
+        }
+        if state.queue.entered.wrapping_sub(entered) == MANY {
+            readable::step_aside(kqueue, state, changes.len() - done);
         }
         debug::trace("kevent", format_args!("change {} -> {:?}", Named(&asked), result.map(|_| ())));
         let answer = match result {

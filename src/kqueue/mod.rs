@@ -37,6 +37,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use table::Table;
+pub(crate) use wait::Round;
 
 /// Everything the library keeps for a process.
 #[derive(Default)]
@@ -239,10 +240,8 @@ pub(crate) struct Request {
 impl Request {
     /// What the timeout allows. EFAULT; EINVAL for what is no time.
     fn patience(&self) -> Result<Patience> {
-        if self.timeout.len() == 0 {
-            return Ok(Patience::Forever);
-        }
-        let timeout = self.timeout.get(0)?;
+        let Some(timeout) = self.timeout.iter().next() else { return Ok(Patience::Forever) };
+        let timeout = timeout?;
         let seconds = u64::try_from(timeout.tv_sec).map_err(|_| Errno::EINVAL)?;
         let nanos = u64::try_from(timeout.tv_nsec).ok().filter(|&ns| ns < 1_000_000_000).ok_or(Errno::EINVAL)?;
         match (seconds, nanos) {
@@ -263,18 +262,19 @@ pub(crate) enum Progress {
 }
 
 /// A thread that sleeps in a kqueue, which lives as long.
-pub(crate) struct Sleeper {
-    kqueue: Arc<Kqueue>,
-    number: RawFd,
-    round: wait::Round,
-}
+pub(crate) struct Sleeper(Arc<Kqueue>);
 
 /// kevent(2): applies the changes, then collects events. EBADF, EFAULT, EINTR, EINVAL, and
 /// what a change is refused with.
-pub(crate) fn kevent(request: &Request, found: &mut Events, events: &mut Output<Kevent>) -> Result<Progress> {
+pub(crate) fn kevent(
+    request: &Request,
+    found: &mut Events,
+    events: &mut Output<Kevent>,
+    round: &mut Round,
+) -> Result<Progress> {
     loop {
         let kqueue = find(request.number)?;
-        let step = call(&kqueue, request, found, events);
+        let step = call(&kqueue, request, found, events, round);
         if let Some(progress) = progress(kqueue, request, step) {
             return progress;
         }
@@ -283,8 +283,8 @@ pub(crate) fn kevent(request: &Request, found: &mut Events, events: &mut Output<
 
 impl Sleeper {
     /// The wait to make.
-    pub(crate) fn nap(&self, found: &mut Events, room: usize) -> Nap {
-        Nap::new(self.kqueue.epoll.as_raw_fd(), found, wait::most(room), self.round.left())
+    pub(crate) fn nap(&self, found: &mut Events, room: usize, round: &Round) -> Nap {
+        Nap::new(self.0.epoll.as_raw_fd(), found, wait::most(room), round.left())
     }
 
     /// Goes on after a wait that went as `waited` says.
@@ -294,23 +294,27 @@ impl Sleeper {
         waited: Result<bool>,
         found: &mut Events,
         events: &mut Output<Kevent>,
+        round: &mut Round,
     ) -> Result<Progress> {
-        let slept = self.round.has_slept();
-        let step = wait::wake_up(&self.kqueue, self.number, found, events, self.round, waited);
+        let (kqueue, number) = (self.0, request.number);
+        // Where it matters, the clock is read before anything else can take time.
+        let ended = waited.is_err() || kqueue.is_closed() || found.iter().any(|(token, _)| token == token::SENTINEL);
+        let slept = ended.then(|| round.has_slept());
+        let step = wait::wake_up(&kqueue, number, found, events, round, waited);
         // A thread that slept has seen its own kqueue end, and so has one whose number a new
         // kqueue has got since.
-        let renamed = || process().table.find(self.number).is_some_and(|there| !Arc::ptr_eq(&there, &self.kqueue));
+        let renamed = || process().table.find(number).is_some_and(|there| !Arc::ptr_eq(&there, &kqueue));
         if let Err(errno) = step
-            && (slept || renamed())
+            && (slept.unwrap_or_else(|| round.has_slept()) || renamed())
         {
             return Err(errno);
         }
-        progress(self.kqueue, request, step).unwrap_or_else(|| kevent(request, found, events))
+        progress(kqueue, request, step).unwrap_or_else(|| kevent(request, found, events, round))
     }
 
     /// The thread was cancelled and does not come back.
-    pub(crate) fn give_up(self, found: &Events) {
-        wait::give_up(&self.kqueue, self.number, found);
+    pub(crate) fn give_up(self, request: &Request, found: &Events) {
+        wait::give_up(&self.0, request.number, found);
     }
 }
 
@@ -319,7 +323,7 @@ impl Sleeper {
 fn progress(kqueue: Arc<Kqueue>, request: &Request, step: Result<wait::Step>) -> Option<Result<Progress>> {
     match step {
         Ok(wait::Step::Done(count)) => Some(Ok(Progress::Done(count))),
-        Ok(wait::Step::Sleep(round)) => Some(Ok(Progress::Sleep(Sleeper { kqueue, number: request.number, round }))),
+        Ok(wait::Step::Sleep) => Some(Ok(Progress::Sleep(Sleeper(kqueue)))),
         Err(Errno::EBADF) if kqueue.is_closed() => {
             process().table.leave(request.number, &kqueue);
             None
@@ -333,6 +337,7 @@ fn call(
     request: &Request,
     found: &mut Events,
     events: &mut Output<Kevent>,
+    round: &mut Round,
 ) -> Result<wait::Step> {
     let mut state = kqueue.state.lock();
     if kqueue.is_closed() {
@@ -348,7 +353,10 @@ fn call(
         return Ok(wait::Step::Done(0));
     }
     match request.patience() {
-        Ok(patience) => wait::collect(kqueue, state, request.number, found, events, patience),
+        Ok(patience) => {
+            *round = Round::new(patience);
+            wait::collect(kqueue, state, request.number, found, events, round)
+        }
         Err(errno) => {
             kqueue.leave(state, request.number, readable::Call::Change);
             Err(errno)

@@ -88,9 +88,7 @@ pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) {
 }
 
 fn switch_off(kqueue: &Kqueue, state: &mut State) {
-    if core::mem::take(&mut state.readable.watched) {
-        kqueue.monitor.unwatch(&kqueue.epoll);
-    }
+    unwatch(kqueue, state);
     state.readable.mark = Mark::Off;
 }
 
@@ -107,6 +105,21 @@ pub(super) fn make_way(kqueue: &Arc<Kqueue>, state: &mut State) -> bool {
         kqueue.monitor.unwatch(&kqueue.epoll);
     }
     watched
+}
+
+/// Has the monitor watch no more for the rest of a call, if that makes up for the time it
+/// takes to begin again, which grows with what is in the epoll; `coming` changes are left.
+/// [`leave`] begins again.
+pub(super) fn step_aside(kqueue: &Kqueue, state: &mut State, coming: usize) {
+    if state.readable.mark == Mark::Armed && state.queue.knotes.len() <= coming * 8 {
+        unwatch(kqueue, state);
+    }
+}
+
+fn unwatch(kqueue: &Kqueue, state: &mut State) {
+    if core::mem::take(&mut state.readable.watched) {
+        kqueue.monitor.unwatch(&kqueue.epoll);
+    }
 }
 
 fn unmark(kqueue: &Kqueue, number: RawFd) {
@@ -165,6 +178,7 @@ pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call
     let ready = state.queue.knotes.ready() > 0;
     match (state.readable.mark, call) {
         (Mark::Armed, _) if ready => fire(kqueue, state),
+        (Mark::Armed, _) if !state.readable.watched => arm(kqueue, state),
         (Mark::Armed, _) => {}
         // Only an exact look tells whether a change took away the last pending event.
         (Mark::Fired, Call::Change) if !ready => clear_if_empty(kqueue, state, number),

@@ -9,13 +9,19 @@
 
 use crate::errno::{Errno, Result};
 use crate::sync::{Arc, Condvar, Mutex};
+use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
 /// std's lock: its whole state is one word, and it never reaches beyond its slot.
 #[repr(align(64))]
-struct Slot<T>(Mutex<Option<Arc<T>>>);
+struct Slot<T> {
+    kqueue: Mutex<Option<Arc<T>>>,
+    /// A kqueue once had this number. Most never see one, and every new knote on a
+    /// descriptor asks.
+    used: AtomicBool,
+}
 
 const LEAF: usize = 64;
 const LEAVES: usize = 1024;
@@ -54,7 +60,8 @@ impl<T> Table<T> {
     pub(crate) fn find(&self, number: RawFd) -> Option<Arc<T>> {
         let index = usize::try_from(number).ok()?;
         match self.slot(index) {
-            Some(slot) => slot.0.lock().clone(),
+            Some(slot) if !slot.used.load(Ordering::Acquire) => None,
+            Some(slot) => slot.kqueue.lock().clone(),
             None if index < LEAF * LEAVES => None,
             None => self.high.lock().get(&number).cloned(),
         }
@@ -67,15 +74,17 @@ impl<T> Table<T> {
         let Some(leaf) = self.leaves.get(index / LEAF) else {
             return Ok(self.high.lock().insert(number, kqueue));
         };
-        let leaf = leaf.get_or_init(|| Box::new(core::array::from_fn(|_| Slot(Mutex::new(None)))));
-        Ok(leaf[index % LEAF].0.lock().replace(kqueue))
+        let vacant = |_| Slot { kqueue: Mutex::new(None), used: AtomicBool::new(false) };
+        let slot = &leaf.get_or_init(|| Box::new(core::array::from_fn(vacant)))[index % LEAF];
+        slot.used.store(true, Ordering::Release);
+        Ok(slot.kqueue.lock().replace(kqueue))
     }
 
     /// Empties the slot of `number` if it still is `kqueue`'s.
     pub(crate) fn leave(&self, number: RawFd, kqueue: &Arc<T>) {
         let is_it = |there: &Arc<T>| Arc::ptr_eq(there, kqueue);
         if let Some(slot) = usize::try_from(number).ok().and_then(|index| self.slot(index)) {
-            let _gone = slot.0.lock().take_if(|there| is_it(there));
+            let _gone = slot.kqueue.lock().take_if(|there| is_it(there));
         } else {
             let mut high = self.high.lock();
             if high.get(&number).is_some_and(is_it) {

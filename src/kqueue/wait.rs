@@ -25,11 +25,11 @@ use std::sync::Arc;
 pub(super) enum Step {
     /// Over, with so many events handed out.
     Done(usize),
-    /// The thread has to sleep as [`Round::left`] said, and then [`wake_up`].
-    Sleep(Round),
+    /// The thread has to sleep as [`Round::left`] says, and then [`wake_up`].
+    Sleep,
 }
 
-/// What one call to collect knows.
+/// What one call to collect knows. It stands in the caller's frame, through all sleeps.
 pub(crate) struct Round {
     patience: Patience,
     /// When a wait with a time-out ends, ns; 0 before it is needed.
@@ -38,6 +38,8 @@ pub(crate) struct Round {
     asleep_since: u64,
     /// What is left of the patience, for the wait at hand.
     left: Patience,
+    /// How many events the last wait was asked for.
+    asked: usize,
     /// epoll may have more to tell than the last wait brought.
     more: bool,
     /// A level event went out whose condition may well still hold.
@@ -48,12 +50,21 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    fn new(patience: Patience) -> Round {
+    pub(crate) fn new(patience: Patience) -> Round {
         let deadline = match patience {
             Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
             _ => 0,
         };
-        Round { patience, deadline, asleep_since: 0, left: patience, more: false, level: false, interrupted: false }
+        Round {
+            patience,
+            deadline,
+            asleep_since: 0,
+            left: patience,
+            asked: 0,
+            more: false,
+            level: false,
+            interrupted: false,
+        }
     }
 
     /// Works out what is left of the patience. Once it has run out the next wait is the last.
@@ -101,10 +112,10 @@ pub(super) fn collect(
     number: RawFd,
     found: &mut Events,
     out: &mut Output<Kevent>,
-    patience: Patience,
+    round: &mut Round,
 ) -> Result<Step> {
     signals::begin(&mut state.queue);
-    go_on(kqueue, state, number, found, out, Round::new(patience), None)
+    go_on(kqueue, state, number, found, out, round, None)
 }
 
 /// The thread has slept, and `waited` is how that went: takes up what it `found`.
@@ -113,7 +124,7 @@ pub(super) fn wake_up(
     number: RawFd,
     found: &mut Events,
     out: &mut Output<Kevent>,
-    mut round: Round,
+    round: &mut Round,
     waited: Result<bool>,
 ) -> Result<Step> {
     round.interrupted = waited != Ok(false);
@@ -141,7 +152,7 @@ fn go_on(
     number: RawFd,
     found: &mut Events,
     out: &mut Output<Kevent>,
-    mut round: Round,
+    round: &mut Round,
     mut slept: Option<Result<()>>,
 ) -> Result<Step> {
     let result = loop {
@@ -155,10 +166,14 @@ fn go_on(
                     signals::before_sleep(&mut state.queue);
                 }
                 if state.queue.knotes.ready() == 0 && !round.is_over() {
-                    fall_asleep(kqueue, &mut state, number, &mut round);
-                    return Ok(Step::Sleep(round));
+                    round.asked = most(out.room());
+                    fall_asleep(kqueue, &mut state, number, round);
+                    return Ok(Step::Sleep);
                 }
-                kqueue.epoll.look(found, most(out.room()))
+                // Only as many as the list leaves room for: what waits on it has to be asked
+                // for anew, and a list that grew by one in each call would be all stale.
+                round.asked = most(out.room().saturating_sub(state.queue.knotes.ready()));
+                kqueue.epoll.look(found, round.asked)
             }
         };
         let waited = match waited {
@@ -174,10 +189,10 @@ fn go_on(
             }
             other => other,
         };
-        if let Err(errno) = waited.and_then(|()| take_up(kqueue, &mut state, found, out.room(), &mut round)) {
+        if let Err(errno) = waited.and_then(|()| take_up(kqueue, &mut state, found, out.room(), round)) {
             break Err(if kqueue.is_closed() { Errno::EBADF } else { errno });
         }
-        match hand_out_all(kqueue, &mut state, found, out, &mut round) {
+        match hand_out_all(kqueue, &mut state, found, out, round) {
             Ok(()) if out.len() == 0 && round.interrupted => break Err(Errno::EINTR),
             Ok(()) if out.len() == 0 && !round.is_over() => {}
             Ok(()) => break Ok(Step::Done(out.len())),
@@ -216,7 +231,7 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     if kqueue.is_closed() {
         return Err(Errno::EBADF);
     }
-    round.more = found.len() == most(room);
+    round.more = found.len() == round.asked;
     absorb(kqueue, state, found)?;
     if round.is_over() && state.queue.knotes.ready() == 0 {
         inodes::catch_up(&mut state.queue);
@@ -393,12 +408,13 @@ fn drop_knote(queue: &mut Queue, slot: Slot) {
 
 /// Writes one event and does what the knote's flags say.
 fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, level: &mut bool) -> Result<()> {
-    let mut knote = queue.knotes[slot];
-    knote.flags |= if facts.last { EV_ONESHOT } else { 0 };
+    let knote = &queue.knotes[slot];
+    let flags = knote.flags | if facts.last { EV_ONESHOT } else { 0 };
+    let ops = filter::ops(knote.row);
     let event = Kevent {
         ident: knote.ident,
         filter: knote.filter,
-        flags: knote.flags | if facts.eof { EV_EOF } else { 0 },
+        flags: flags | if facts.eof { EV_EOF } else { 0 },
         fflags: facts.fflags,
         data: facts.data,
         udata: facts.udata.unwrap_or(knote.udata) as *mut core::ffi::c_void,
@@ -409,14 +425,13 @@ fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, l
     }
     debug::trace("kevent", format_args!("event {}", Named(&event)));
     queue.knotes[slot].seen = queue.scan;
-    let ops = filter::ops(knote.row);
-    if knote.flags & EV_ONESHOT != 0 {
+    if flags & EV_ONESHOT != 0 {
         ops.settle(queue, slot, Fate::Spent);
         queue.remove(slot);
-    } else if knote.flags & EV_DISPATCH != 0 {
+    } else if flags & EV_DISPATCH != 0 {
         queue.knotes[slot].state &= !state::ENABLED;
         ops.settle(queue, slot, Fate::Dispatched);
-    } else if knote.flags & EV_CLEAR != 0 {
+    } else if flags & EV_CLEAR != 0 {
         ops.settle(queue, slot, Fate::Cleared);
     } else {
         *level = true;

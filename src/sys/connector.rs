@@ -12,7 +12,7 @@
 
 use super::fd::{self, Fd};
 use super::thread;
-use super::{count, number, zero};
+use super::{number, raw, zero};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
 use libc::pid_t;
@@ -127,10 +127,7 @@ impl Connector {
     fn order(&self, order: u32, kinds: &[u32]) -> Result<()> {
         let kinds = kinds.iter().fold(0, |all, kind| all | kind);
         let body: &[u32] = if kinds == 0 { &[order] } else { &[order, kinds] };
-        let message = order_message(body);
-        // SAFETY: pointer and length describe `message`; the socket does not block.
-        let sent = unsafe { libc::send(self.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) };
-        count(sent as libc::c_long).map(|_| ())
+        raw::send(self.as_raw_fd(), &order_message(body)).map(|_| ())
     }
 
     /// Lets only the messages through that [`event`] reads, whatever else is sent.
@@ -195,12 +192,10 @@ impl Connector {
             message.msg_hdr.msg_iovlen = 1;
             message
         });
-        let (list, len) = (messages.as_mut_ptr(), BATCH as libc::c_uint);
-        // SAFETY: every header describes a buffer of its own; no timeout is given.
-        let got =
-            unsafe { libc::recvmmsg(self.as_raw_fd(), list, len, libc::MSG_DONTWAIT as _, core::ptr::null_mut()) };
+        // SAFETY: every header describes a buffer of its own.
+        let got = unsafe { raw::receive_many(self.as_raw_fd(), &mut messages) };
         let lens = messages.map(|message| usize::try_from(message.msg_len).unwrap_or(0));
-        match count(libc::c_long::from(got)) {
+        match got {
             Ok(got) => {
                 for (buffer, len) in buffers.iter().zip(lens).take(got) {
                     each(buffer.get(HEADERS..len.min(ROOM)).unwrap_or(&[]));

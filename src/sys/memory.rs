@@ -19,8 +19,12 @@ const REMEMBERED: usize = 64;
 
 thread_local! {
     /// Pages known to be readable, and writable ones, by page number; each thread its own.
-    static GOOD: [[Cell<usize>; REMEMBERED]; 2] = const { [const { [const { Cell::new(0) }; REMEMBERED] }; 2] };
+    static GOOD: [[Cell<usize>; REMEMBERED]; 2] =
+        const { [const { [const { Cell::new(NO_PAGE) }; REMEMBERED] }; 2] };
 }
+
+/// No page has this number.
+const NO_PAGE: usize = usize::MAX;
 
 #[derive(Clone, Copy)]
 enum Access {
@@ -30,19 +34,26 @@ enum Access {
 
 /// Whether all pages of `len` bytes (at most a page) from `address` are remembered.
 fn known(access: Access, address: usize, len: usize) -> bool {
-    let (first, last) = (address / PAGE, address.wrapping_add(len - 1) / PAGE);
+    let (first, last) = pages(address, len);
     GOOD.try_with(|good| {
-        [first, last].iter().all(|page| good[access as usize][page % REMEMBERED].get() == *page && *page != 0)
+        let is_good = |page: usize| good[access as usize][page % REMEMBERED].get() == page;
+        is_good(first) && (first == last || is_good(last))
     })
     .unwrap_or(false)
 }
 
 fn remember(access: Access, address: usize, len: usize) {
     let _ = GOOD.try_with(|good| {
-        for page in [address / PAGE, address.wrapping_add(len - 1) / PAGE] {
+        let (first, last) = pages(address, len);
+        for page in [first, last] {
             good[access as usize][page % REMEMBERED].set(page);
         }
     });
+}
+
+/// The numbers of the first and the last page of `len` bytes.
+fn pages(address: usize, len: usize) -> (usize, usize) {
+    (address / PAGE, address.wrapping_add(len - 1) / PAGE)
 }
 
 /// Has the kernel copy `len` bytes; EFAULT if either side is bad. Where the call is
@@ -118,11 +129,34 @@ impl<T: Copy> Input<T> {
         self.len
     }
 
-    /// The item at `index`, which is below `len`. EFAULT.
-    pub(crate) fn get(&self, index: usize) -> Result<T> {
-        debug_assert!(index < self.len);
-        // SAFETY: what `new` was promised; copy_in checks the address.
-        unsafe { copy_in(self.at.wrapping_add(index)) }
+    /// The items, each read when it is come to. EFAULT.
+    pub(crate) fn iter(&self) -> Items<T> {
+        Items { rest: *self, good: NO_PAGE }
+    }
+}
+
+/// What is left of an [`Input`].
+pub(crate) struct Items<T> {
+    rest: Input<T>,
+    /// The page of the last item, so that its neighbours are read without a question.
+    good: usize,
+}
+
+impl<T: Copy> Iterator for Items<T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        let Input { at, len } = self.rest;
+        self.rest = Input { at: at.wrapping_add(1), len: len.checked_sub(1)? };
+        let (first, last) = pages(at as usize, size_of::<T>());
+        if first == self.good && last == self.good {
+            // SAFETY: what `Input::new` was promised; the page was readable in this call.
+            return Some(Ok(unsafe { at.read_unaligned() }));
+        }
+        // SAFETY: what `Input::new` was promised; copy_in checks the address.
+        let item = unsafe { copy_in(at) };
+        self.good = if item.is_ok() { last } else { NO_PAGE };
+        Some(item)
     }
 }
 
@@ -132,13 +166,15 @@ pub(crate) struct Output<T> {
     at: *mut T,
     room: usize,
     len: usize,
+    /// The page of the last item, so that its neighbours are written without a question.
+    good: usize,
 }
 
 impl<T: Copy> Output<T> {
     /// # Safety
     /// As for [`copy_out`], for `room` items.
     pub(crate) unsafe fn new(at: *mut T, room: usize) -> Output<T> {
-        Output { at, room, len: 0 }
+        Output { at, room, len: 0, good: NO_PAGE }
     }
 
     /// How many more items fit.
@@ -154,8 +190,16 @@ impl<T: Copy> Output<T> {
     /// Adds an item; there must be room. EFAULT.
     pub(crate) fn push(&mut self, value: T) -> Result<()> {
         debug_assert!(self.len < self.room);
-        // SAFETY: what `new` was promised; copy_out checks the address.
-        unsafe { copy_out(self.at.wrapping_add(self.len), value) }?;
+        let to = self.at.wrapping_add(self.len);
+        let (first, last) = pages(to as usize, size_of::<T>());
+        if first == self.good && last == self.good {
+            // SAFETY: what `new` was promised; the page was writable in this call.
+            unsafe { to.write_unaligned(value) };
+        } else {
+            // SAFETY: what `new` was promised; copy_out checks the address.
+            unsafe { copy_out(to, value) }?;
+            self.good = last;
+        }
         self.len += 1;
         Ok(())
     }

@@ -9,9 +9,9 @@
 
 use super::fd::{self, Fd};
 use super::file::{self, Sort};
-use super::{number, retry, zero};
+use super::{number, raw, retry};
 use crate::errno::{Errno, Result};
-use core::mem::MaybeUninit;
+use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// A pidfd of the library's own.
@@ -94,12 +94,8 @@ pub(crate) fn status_of_child(pid: libc::pid_t) -> Result<Option<i32>> {
 
 /// waitid(2), which leaves the child to be waited for by the program.
 fn child_status(sort: libc::idtype_t, id: libc::id_t) -> Result<Option<i32>> {
-    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
-    // SAFETY: `info` has room for the answer.
-    retry(|| zero(unsafe { libc::waitid(sort, id, info.as_mut_ptr(), options) }))?;
-    // SAFETY: zeroed, and filled in by the successful call.
-    let info = unsafe { info.assume_init() };
+    let info = retry(|| raw::waitid(sort, id, options))?;
     // SAFETY: of a SIGCHLD, or all zero.
     if unsafe { info.si_pid() } == 0 {
         return Ok(None);
@@ -146,13 +142,17 @@ fn info(pidfd: RawFd) -> Result<Info> {
 
 /// The process' number from /proc/self/fdinfo; -1 once it is reaped.
 fn number_by_proc(pidfd: RawFd) -> Option<libc::pid_t> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{pidfd}")).ok()?;
+    let info = proc_text(format!("self/fdinfo/{pidfd}"))?;
     info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 
 /// The exit code of a zombie by its number, from /proc.
 fn zombie_status(pid: libc::pid_t) -> Option<i32> {
-    exit_code(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    exit_code(&proc_text(format!("{pid}/stat"))?)
+}
+
+fn proc_text(file: String) -> Option<String> {
+    raw::read_text(&CString::new(format!("/proc/{file}")).ok()?).ok()
 }
 
 /// The last field of /proc/PID/stat, in wait(2)'s form.

@@ -5,12 +5,14 @@
 //! libc's handler acts on it inside any cancellation point whose state it finds
 //! asynchronous, as libc itself makes it for the time of the call. So no such call of libc's
 //! may happen while a lock is held. The program's next one acts on the cancellation.
+//! `tests/layers.rs` looks for calls that do not go this way.
 
 #![allow(unsafe_code)]
 
 use super::{clock, count, retry, zero};
 use crate::errno::Result;
 use core::ffi::CStr;
+use core::mem::MaybeUninit;
 use libc::{c_long, c_void};
 use std::os::fd::RawFd;
 
@@ -70,6 +72,29 @@ pub(super) fn take_signal(set: &libc::sigset_t) -> Result<()> {
     // SAFETY: the kernel reads the set's first eight bytes; the time lives through the call.
     let taken = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, set, no_info, &raw const now, mask_size) };
     zero(if taken == -1 { -1 } else { 0 })
+}
+
+/// waitid(2), without the usage that only the kernel's has.
+pub(super) fn waitid(sort: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> Result<libc::siginfo_t> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let (sort, id, no_usage): (c_long, c_long, c_long) = (sort.into(), id.into(), 0);
+    let into = info.as_mut_ptr();
+    // SAFETY: `info` has room for the answer.
+    let waited = unsafe { libc::syscall(libc::SYS_waitid, sort, id, into, c_long::from(options), no_usage) };
+    count(waited)?;
+    // SAFETY: zeroed, and filled in by the successful call.
+    Ok(unsafe { info.assume_init() })
+}
+
+/// recvmmsg(2) without waiting: how many of `messages` were filled.
+///
+/// # Safety
+/// Every message's header describes memory that is the caller's to fill.
+pub(super) unsafe fn receive_many(fd: RawFd, messages: &mut [libc::mmsghdr]) -> Result<usize> {
+    let (flags, no_timeout): (c_long, c_long) = (libc::MSG_DONTWAIT.into(), 0);
+    let (list, len) = (messages.as_mut_ptr(), messages.len());
+    // SAFETY: the caller's promise; no timeout is given.
+    count(unsafe { libc::syscall(libc::SYS_recvmmsg, c_long::from(fd), list, len, flags, no_timeout) })
 }
 
 /// pread(2), for files smaller than memory.

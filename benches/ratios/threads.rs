@@ -1,0 +1,208 @@
+//! Workloads of two threads: both on one queue, and each on a queue of its own.
+
+use crate::api::{self, *};
+use crate::frame::{Side, Turn, Workload};
+use crate::ready::{self, IN, NONE};
+use crate::sys;
+use libc::{EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLIN, EPOLLONESHOT};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+/// The workloads of this file.
+pub(crate) fn list() -> Vec<Workload> {
+    vec![
+        Workload::new("dispatch-two-threads-2-cores", shared_queue).ops(SOCKETS).cores(2),
+        Workload::new("two-queues-2-cores", two_queues).ops(THREADS).cores(2),
+    ]
+}
+
+const THREADS: usize = 2;
+/// Sockets on the shared queue.
+const SOCKETS: usize = 64;
+/// The token of the pipe that ends a turn.
+const OVER: usize = SOCKETS;
+
+/// A queue of either side.
+enum Queue {
+    Raw(OwnedFd),
+    Lib(Kq),
+}
+
+impl Queue {
+    fn new(side: Side) -> Outcome<Queue> {
+        Ok(match side {
+            Side::Raw => Queue::Raw(sys::epoll()),
+            Side::Lib(lib) => Queue::Lib(lib.open()?),
+        })
+    }
+
+    /// Registers a descriptor whose readability is told for as long as it lasts.
+    fn level(&self, fd: &OwnedFd, token: usize) -> Outcome {
+        match self {
+            Queue::Raw(ep) => sys::epoll_ctl(sys::raw(ep), EPOLL_CTL_ADD, sys::raw(fd), IN, token as u64),
+            Queue::Lib(kq) => kq.change(&[on_fd(sys::raw(fd), EVFILT_READ, EV_ADD, token)])?,
+        }
+        Ok(())
+    }
+
+    /// Registers one that is told of once each time it is armed.
+    fn once(&self, fd: &OwnedFd, token: usize) -> Outcome {
+        match self {
+            Queue::Raw(ep) => sys::epoll_ctl(sys::raw(ep), EPOLL_CTL_ADD, sys::raw(fd), EPOLLONESHOT, token as u64),
+            Queue::Lib(kq) => {
+                kq.change(&[on_fd(sys::raw(fd), EVFILT_READ, EV_ADD | EV_DISPATCH | EV_DISABLE, token)])?
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn arm(&self, fd: &OwnedFd, token: usize) -> Outcome {
+        match self {
+            Queue::Raw(ep) => {
+                sys::epoll_ctl(sys::raw(ep), EPOLL_CTL_MOD, sys::raw(fd), IN | EPOLLONESHOT, token as u64);
+                Ok(())
+            }
+            Queue::Lib(kq) => kq.change(&[on_fd(sys::raw(fd), EVFILT_READ, EV_ENABLE | EV_DISPATCH, token)]),
+        }
+    }
+
+    /// Waits, and hands the token and the bytes of each event to `each`.
+    #[inline]
+    fn wait(&self, fds: &[(OwnedFd, OwnedFd)], each: &mut impl FnMut(usize, isize) -> Outcome) -> Outcome {
+        match self {
+            Queue::Raw(ep) => {
+                let mut out = [NONE; 8];
+                let got = sys::epoll_wait(sys::raw(ep), &mut out, -1);
+                for event in &out[..got] {
+                    let (token, mask) = (event.u64 as usize, event.events);
+                    api::expect("readable", mask & EPOLLIN as u32 != 0, true)?;
+                    let bytes = fds.get(token).map_or(1, |(fd, _)| sys::fionread(sys::raw(fd)) as isize);
+                    each(token, bytes)?;
+                }
+            }
+            Queue::Lib(kq) => {
+                let mut out = [change(0, 0, 0, 0); 8];
+                let got = kq.call(&[], &mut out, Wait::Forever)?;
+                for event in &out[..got] {
+                    each(event.udata.addr(), event.data)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One queue that two threads serve.
+struct Shared {
+    queue: Queue,
+    pairs: Vec<(OwnedFd, OwnedFd)>,
+    over: (OwnedFd, OwnedFd),
+    /// A thread is at this socket.
+    busy: Vec<AtomicBool>,
+    /// How often each socket is still to be reported.
+    to_come: Vec<AtomicUsize>,
+    left: AtomicUsize,
+}
+
+impl Shared {
+    /// What each thread does: takes events and arms their sockets again.
+    fn serve(&self) -> Outcome {
+        let mut over = false;
+        while !over {
+            self.queue.wait(&self.pairs, &mut |token, bytes| {
+                api::expect("bytes", bytes, 1)?;
+                if token == OVER {
+                    over = true;
+                    return Ok(());
+                }
+                self.served(token)
+            })?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn served(&self, token: usize) -> Outcome {
+        // Never two threads at one socket, and never more reports than it was armed for.
+        api::expect("another thread there", self.busy[token].swap(true, Ordering::AcqRel), false)?;
+        let to_come = self.to_come[token].load(Ordering::Relaxed);
+        api::expect("report nobody asked for", to_come == 0, false)?;
+        self.to_come[token].store(to_come - 1, Ordering::Relaxed);
+        self.busy[token].store(false, Ordering::Release);
+        if to_come > 1 {
+            self.queue.arm(&self.pairs[token].0, token)?;
+        }
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            sys::write(sys::raw(&self.over.1), b"x");
+        }
+        Ok(())
+    }
+}
+
+/// Readable sockets, each reported to one of two threads, which arms it again.
+fn shared_queue(side: Side) -> Outcome<Turn> {
+    let pairs: Vec<_> = (0..SOCKETS).map(|_| sys::socketpair()).collect();
+    let shared = Shared {
+        queue: Queue::new(side)?,
+        over: sys::pipe(),
+        busy: pairs.iter().map(|_| AtomicBool::new(false)).collect(),
+        to_come: pairs.iter().map(|_| AtomicUsize::new(0)).collect(),
+        left: AtomicUsize::new(0),
+        pairs,
+    };
+    shared.queue.level(&shared.over.0, OVER)?;
+    for (token, (fd, peer)) in shared.pairs.iter().enumerate() {
+        sys::write(sys::raw(peer), b"x");
+        shared.queue.once(fd, token)?;
+    }
+    Ok(Box::new(move |n| {
+        shared.left.store(n * SOCKETS, Ordering::Release);
+        shared.to_come.iter().for_each(|to_come| to_come.store(n, Ordering::Release));
+        for (token, (fd, _)) in shared.pairs.iter().enumerate() {
+            shared.queue.arm(fd, token)?;
+        }
+        both(|_| shared.serve())?;
+        api::expect("reports left", shared.left.load(Ordering::Acquire), 0)?;
+        api::expect("end", sys::read(sys::raw(&shared.over.0), &mut [0; 8]), 1)
+    }))
+}
+
+/// Runs `part` in two threads at once.
+fn both(part: impl Fn(usize) -> Outcome + Sync) -> Outcome {
+    thread::scope(|scope| {
+        let other = scope.spawn(|| part(1));
+        let mine = part(0);
+        let others = other.join().map_err(|_| "the other thread panicked".to_owned())?;
+        mine.and(others)
+    })
+}
+
+/// Two threads, each with a queue and a pipe of its own, at the ping-pong of
+/// `pipe-pingpong`: what they take from each other shows beside that line.
+fn two_queues(side: Side) -> Outcome<Turn> {
+    let mut own = Vec::new();
+    for _ in 0..THREADS {
+        let (queue, pipe) = (Queue::new(side)?, sys::pipe());
+        queue.level(&pipe.0, 0)?;
+        own.push((queue, [pipe]));
+    }
+    Ok(Box::new(move |n| {
+        both(|which| {
+            let (queue, pipe) = &own[which];
+            let (r, w) = (sys::raw(&pipe[0].0), sys::raw(&pipe[0].1));
+            for _ in 0..n {
+                sys::write(w, b"x");
+                let mut events = 0;
+                queue.wait(pipe, &mut |token, bytes| {
+                    events += 1;
+                    api::expect("token", token, 0)?;
+                    ready::read_one(r, bytes)
+                })?;
+                api::expect("events", events, 1)?;
+            }
+            Ok(())
+        })
+    }))
+}
