@@ -38,8 +38,6 @@ pub(crate) struct Round {
     asleep_since: u64,
     /// What is left of the patience, for the wait at hand.
     left: Patience,
-    /// How many events the last wait was asked for.
-    asked: usize,
     /// epoll may have more to tell than the last wait brought.
     more: bool,
     /// A level event went out whose condition may well still hold.
@@ -55,16 +53,7 @@ impl Round {
             Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
             _ => 0,
         };
-        Round {
-            patience,
-            deadline,
-            asleep_since: 0,
-            left: patience,
-            asked: 0,
-            more: false,
-            level: false,
-            interrupted: false,
-        }
+        Round { patience, deadline, asleep_since: 0, left: patience, more: false, level: false, interrupted: false }
     }
 
     /// Works out what is left of the patience. Once it has run out the next wait is the last.
@@ -166,14 +155,10 @@ fn go_on(
                     signals::before_sleep(&mut state.queue);
                 }
                 if state.queue.knotes.ready() == 0 && !round.is_over() {
-                    round.asked = most(out.room());
                     fall_asleep(kqueue, &mut state, number, round);
                     return Ok(Step::Sleep);
                 }
-                // Only as many as the list leaves room for: what waits on it has to be asked
-                // for anew, and a list that grew by one in each call would be all stale.
-                round.asked = most(out.room().saturating_sub(state.queue.knotes.ready()));
-                kqueue.epoll.look(found, round.asked)
+                kqueue.epoll.look(found, most(out.room()))
             }
         };
         let waited = match waited {
@@ -231,7 +216,7 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     if kqueue.is_closed() {
         return Err(Errno::EBADF);
     }
-    round.more = found.len() == round.asked;
+    round.more = found.len() == most(room);
     absorb(kqueue, state, found)?;
     if round.is_over() && state.queue.knotes.ready() == 0 {
         inodes::catch_up(&mut state.queue);
