@@ -173,7 +173,7 @@ fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
     let result = match progress {
         Ok(Progress::Sleep(sleeper)) => {
             // SAFETY: lent for the whole call.
-            let nap = sleeper.nap(unsafe { &mut *call.found }, call.events.room(), &call.round);
+            let nap = sleeper.nap(unsafe { &mut *call.found }, call.events.room(), &mut call.round);
             // Changes would be lost to the program with their answer.
             let cancellable = call.guard.is_cancellable() && call.request.changes.len() == 0;
             call.nap.write(if cancellable { nap.cancellable(OnCancel(cancelled)) } else { nap });

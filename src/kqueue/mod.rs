@@ -283,7 +283,8 @@ pub(crate) fn kevent(
 
 impl Sleeper {
     /// The wait to make.
-    pub(crate) fn nap(&self, found: &mut Events, room: usize, round: &Round) -> Nap {
+    pub(crate) fn nap(&self, found: &mut Events, room: usize, round: &mut Round) -> Nap {
+        round.note_sleep();
         Nap::new(self.0.epoll.as_raw_fd(), found, wait::most(room), round.left())
     }
 

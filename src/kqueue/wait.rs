@@ -67,14 +67,6 @@ impl Round {
         };
     }
 
-    /// The time, as of the last look at the clock if that was just now.
-    fn now(&self) -> u64 {
-        match self.left {
-            Patience::Nanos(ns) => self.deadline - ns,
-            _ => Clock::Monotonic.now(),
-        }
-    }
-
     fn is_over(&self) -> bool {
         matches!(self.left, Patience::None)
     }
@@ -82,6 +74,13 @@ impl Round {
     /// How long the thread may sleep.
     pub(super) fn left(&self) -> Patience {
         self.left
+    }
+
+    /// The thread goes to sleep now, with nothing left to be done before.
+    pub(super) fn note_sleep(&mut self) {
+        if self.asleep_since == 0 {
+            self.asleep_since = Clock::Monotonic.now();
+        }
     }
 
     /// Whether the thread was asleep, and did not just find something there already.
@@ -155,7 +154,7 @@ fn go_on(
                     signals::before_sleep(&mut state.queue);
                 }
                 if state.queue.knotes.ready() == 0 && !round.is_over() {
-                    fall_asleep(kqueue, &mut state, number, round);
+                    fall_asleep(kqueue, &mut state, number);
                     return Ok(Step::Sleep);
                 }
                 kqueue.epoll.look(found, most(out.room()))
@@ -201,14 +200,11 @@ pub(super) fn most(room: usize) -> usize {
 }
 
 /// Gets a kqueue ready for a thread to sleep in its epoll, without the lock.
-fn fall_asleep(kqueue: &Kqueue, state: &mut State, number: RawFd, round: &mut Round) {
+fn fall_asleep(kqueue: &Kqueue, state: &mut State, number: RawFd) {
     super::readable::before_sleep(kqueue, state, number);
     state.dim_if_empty();
     state.queue.timers.arm();
     state.sleepers += 1;
-    if round.asleep_since == 0 {
-        round.asleep_since = round.now();
-    }
 }
 
 /// Takes up what a wait has found.
