@@ -12,7 +12,7 @@
 
 enum { ROUNDS = 8, TIMES = 10, MARK_BEGIN = 770001, MARK_END = 770002 };
 
-/* Without futex(): the lock of a kqueue may be wanted by the library's thread as well. */
+/* Without futex() and sched_yield(): the library's thread may want a kqueue's lock as well. */
 struct counts { int wait, fionread, outq, epoll_ctl, settime, own, other, total; char text[300]; };
 
 /* A system call nobody makes, so that it can be found in the trace. */
@@ -320,7 +320,7 @@ static void count_line(struct counts *c, const char *call)
 	static const char *const waits[] = { "epoll_wait(", "epoll_pwait(", "epoll_pwait2(" };
 	size_t i, len = strlen(c->text);
 	int *kind = &c->other;
-	if (strncmp(call, "futex(", 6) == 0)
+	if (strncmp(call, "futex(", 6) == 0 || strncmp(call, "sched_yield(", 12) == 0)
 		return;
 	for (i = 0; i < 3; i++)
 		if (strncmp(call, waits[i], strlen(waits[i])) == 0)

@@ -273,6 +273,24 @@ CHECK(a_socket_after_a_deleted_kqueue_that_lives_on_is_quiet_until_it_has_data)
 	end(kq, other);
 }
 
+CHECK(a_file_of_proc_on_a_closed_number_is_not_heard_for_the_pipe_before)
+{
+	int kq = new_kqueue(), p[2], other, file;
+	pipe_pair(p);
+	ADD(kq, p[0], EVFILT_READ, 0);
+	other = fcntl(p[0], F_DUPFD_CLOEXEC, 100);
+	OK(other >= 0);
+	put(p[1], 1);
+	OK(close(p[0]) == 0);
+	file = open("/proc/self/stat", O_RDONLY);
+	EQ(file, p[0]);
+	NONE(kq);
+	OK(close(file) == 0);
+	OK(close(other) == 0);
+	OK(close(p[1]) == 0);
+	OK(close(kq) == 0);
+}
+
 CHECKS(
 	C(a_pipe_after_a_deleted_socket_that_had_ended_has_eof_of_its_own)
 	C(a_socket_after_a_deleted_pipe_has_eof_of_its_own)
@@ -285,4 +303,5 @@ CHECKS(
 	C(a_socket_after_a_closed_file_reports_write_alone)
 	C(growth_of_a_closed_file_does_not_reach_the_socket_on_its_number)
 	C(a_socket_after_a_deleted_kqueue_that_lives_on_is_quiet_until_it_has_data)
+	C(a_file_of_proc_on_a_closed_number_is_not_heard_for_the_pipe_before)
 );

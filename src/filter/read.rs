@@ -130,6 +130,10 @@ fn look_closer(
             let gone = !fd::still_there(queue, slot);
             return Err(if gone { Outcome::Gone } else { fd::unready(queue, slot, false) });
         }
+        // Or that other file has an empty look of its own, as those in /proc do.
+        if fd::is_gone(queue, slot) {
+            return Err(Outcome::Gone);
+        }
     }
     let failed = mask & ERR != 0;
     let fflags = if failed { kind::pending_error(number, kind) } else { 0 };
