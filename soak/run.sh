@@ -144,7 +144,7 @@ own_descriptors() {
 # Checks that meet valgrind itself: it reserves descriptors below the limit, keeps its own
 # open, runs many times slower, delivers signals late, lacks epoll_pwait2, and makes calls that
 # life_faults would fail.
-NOT_VALGRIND='64_descriptors|without_free_descriptors|descriptor_each|very_first_kqueue|first_kqueue |leaves?_no_descriptor_of_ours|not_rounded_up|absolute_and_a_relative|take_no_memory|block_every_signal|takes_no_signal|interrupted_call_stay_made|right_after_dup2|among_busy_threads|more_children_than|crowded_kqueue|a_signal_that_ends_the|siginfo_context_and_mask|stop_and_continue_work|a_wait_for_the_signal|a_storm_of_signals|^cost|^life_faults|^life_limits|^life_races'
+NOT_VALGRIND='64_descriptors|without_free_descriptors|descriptor_each|very_first_kqueue|first_kqueue |leaves?_no_descriptor_of_ours|not_rounded_up|absolute_and_a_relative|take_no_memory|block_every_signal|takes_no_signal|interrupted_call_stay_made|right_after_dup2|among_busy_threads|more_children_than|crowded_kqueue|a_signal_that_ends_the|siginfo_context_and_mask|stop_and_continue_work|a_wait_for_the_signal|^cost|^life_faults|^life_limits|^life_races'
 
 part_valgrind() {
 	command -v valgrind >/dev/null || { echo "soak valgrind: skipped, not installed"; return; }
@@ -156,11 +156,11 @@ part_valgrind() {
 
 # A sanitizer's allocator takes locks that a child forked among busy threads finds locked, its
 # memory grows, its own calls would be failed by life_faults, and it stops sleepers by ptrace.
-NOT_SANITIZED='among_busy_threads|sleepers_alone|under_contention|^life_faults|take_no_memory|leave_no_memory|no_memory_left|leave_nothing|exit_at_any_point|exit_with_sleepers|a_signal_that_ends_the|a_storm_of_signals'
+NOT_SANITIZED='among_busy_threads|sleepers_alone|under_contention|^life_faults|take_no_memory|leave_no_memory|no_memory_left|leave_nothing|exit_at_any_point|exit_with_sleepers|a_signal_that_ends_the'
 
 # ThreadSanitizer keeps books of descriptors, too: a check that closes a number while another
 # thread uses it is a race to it. And what is bad memory otherwise may be its own.
-NOT_THREADED="$NOT_SANITIZED|never_hangs|among_orphans|efault"
+NOT_THREADED="$NOT_SANITIZED|an_outer_that_closes_while_its_inner_adds_it|among_orphans|a_bad_changelist_is_efault"
 
 # The library and the checks under a sanitizer: $1 part, $2 its name and more for rustc,
 # $3 the same for gcc, $4 what stands before each program, $5 the checks to leave out.
