@@ -1,7 +1,7 @@
 //! The library beside the same work written by hand on epoll, eventfd and timerfd.
 //!
 //! ```text
-//! cargo bench --bench ratios                  # everything, about two minutes
+//! cargo bench --bench ratios                  # the whole table, about two minutes
 //! cargo bench --bench ratios -- --quick timers
 //! KQUEUE_PEER=/usr/lib/x86_64-linux-gnu cargo bench --bench ratios
 //! ```
@@ -10,14 +10,17 @@
 //! rounds. `--lean` spares the hand-written side the calls that learn what `data` tells
 //! (FIONREAD, SIOCOUTQ). `--null` puts the hand-written side into both columns: every
 //! ratio must then be 1.00 within five percent, or the machine is too busy to measure.
-//! With `KQUEUE_PEER` set to a directory the `libkqueue.so.0` in it gets a column too.
+//! `--alone` measures the hand-written side in a process of one thread.
+//! With `KQUEUE_PEER` set to a directory the `libkqueue.so.0` in it gets columns too.
 //!
-//! A lost, doubled or unexpected event ends the run with status 1. What the columns mean
-//! is in `docs/performance.md`.
+//! A lost, doubled or unexpected event ends its row and makes the exit status 1. What the
+//! columns mean is in `docs/performance.md`.
 
 // The hand-written side is made of system calls, and a peer is called by pointer.
 #![allow(unsafe_code)]
 
+#[path = "ratios/apart.rs"]
+mod apart;
 #[path = "ratios/api.rs"]
 mod api;
 #[path = "ratios/files.rs"]
@@ -28,6 +31,8 @@ mod frame;
 mod processes;
 #[path = "ratios/ready.rs"]
 mod ready;
+#[path = "ratios/signals.rs"]
+mod signals;
 #[path = "ratios/sys.rs"]
 mod sys;
 #[path = "ratios/threads.rs"]
@@ -39,8 +44,8 @@ mod traffic;
 #[path = "ratios/wakeups.rs"]
 mod wakeups;
 
-use api::{Api, Outcome};
-use frame::{Plan, Side, Workload};
+use api::Outcome;
+use frame::{Field, Plan, Workload};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -57,19 +62,27 @@ fn lean() -> bool {
 
 struct Args {
     plan: Plan,
-    null: bool,
+    field: Field,
     list: bool,
     words: Vec<String>,
 }
 
+impl Args {
+    fn chosen(&self, name: &str) -> bool {
+        self.words.is_empty() || self.words.iter().any(|word| name.contains(word))
+    }
+}
+
 fn args() -> Outcome<Args> {
-    let mut args = Args { plan: Plan::FULL, null: false, list: false, words: Vec::new() };
+    let field = Field { null: false, alone: false, peer: std::env::var("KQUEUE_PEER").ok() };
+    let mut args = Args { plan: Plan::FULL, field, list: false, words: Vec::new() };
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
             // cargo bench says so to every bench.
             "--bench" => {}
             "--quick" => args.plan = Plan::QUICK,
-            "--null" => args.null = true,
+            "--null" => args.field.null = true,
+            "--alone" => args.field.alone = true,
             "--lean" => LEAN.store(true, Ordering::Relaxed),
             "--list" => args.list = true,
             _ if arg.starts_with('-') => return Err(format!("{arg}: unknown option")),
@@ -79,33 +92,30 @@ fn args() -> Outcome<Args> {
     Ok(args)
 }
 
-fn workloads(words: &[String]) -> impl Iterator<Item = Workload> {
-    let [ready, traffic, wakeups] = [ready::list(), traffic::list(), wakeups::list()];
-    let [threads, timers, files] = [threads::list(), timers::list(), files::list()];
-    let all = [ready, traffic, wakeups, threads, timers, files, processes::list()];
-    let chosen = move |w: &Workload| words.is_empty() || words.iter().any(|x| w.name.contains(x));
-    all.into_iter().flatten().filter(chosen)
+fn workloads() -> impl Iterator<Item = Workload> {
+    let [ready, traffic, wakeups, threads] = [ready::list(), traffic::list(), wakeups::list(), threads::list()];
+    let [timers, files, processes, signals] = [timers::list(), files::list(), processes::list(), signals::list()];
+    [ready, traffic, wakeups, threads, timers, files, processes, signals].into_iter().flatten()
 }
 
 fn bench() -> Outcome<bool> {
     let args = args()?;
+    let works: Vec<_> = workloads().filter(|work| args.chosen(&work.name)).collect();
     if args.list {
-        workloads(&args.words).for_each(|w| println!("{}", w.name));
+        works.iter().for_each(|work| println!("{}", work.name));
         return Ok(true);
     }
-    let (mut sides, mut columns) = (vec![Side::Lib(Api::ours())], vec!["ours"]);
-    if args.null {
-        (sides, columns) = (vec![Side::Raw], vec!["raw"]);
-    }
-    if let Ok(dir) = std::env::var("KQUEUE_PEER") {
-        sides.push(Side::Lib(Api::peer(&dir)?));
-        columns.push("peer");
+    // A peer that cannot even be loaded is a mistake of whoever asked for it.
+    if args.field.peer.is_some() {
+        apart::start(|| args.field.side(2).map(|_| Box::new(|_| Ok(String::new())) as apart::Work))?;
     }
     let nofile = sys::raise_nofile(NOFILE);
-    frame::heading(&columns);
     let mut good = true;
-    for work in workloads(&args.words) {
-        good &= frame::run(work, &sides, args.plan, nofile).is_ok();
+    if !works.is_empty() {
+        frame::heading(&args.field);
+    }
+    for work in works {
+        good &= frame::run(work, &args.field, args.plan, nofile).is_ok();
     }
     Ok(good)
 }

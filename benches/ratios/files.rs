@@ -13,7 +13,7 @@ pub(crate) fn list() -> Vec<Workload> {
     [1, 100, 1_000]
         .map(|files| {
             let make = move |side| append(side, files);
-            Workload::new(format!("vnode-append-{files}"), make).ops(files).fds(files as u64 + 64, 0)
+            Workload::new(format!("vnode-append-{files}"), make).ops(files).fds(2 * files as u64 + 100).bound(1.08)
         })
         .into()
 }

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 /// The workloads of this file.
 pub(crate) fn list() -> Vec<Workload> {
-    vec![Workload::new("fork-exit-wait", fork_exit_wait)]
+    vec![Workload::new("fork-exit-wait", fork_exit_wait).bound(1.05)]
 }
 
 /// What the child exits with.
@@ -24,7 +24,7 @@ impl Watch {
     /// One child from its fork to its reaping.
     #[inline]
     fn child(&self) -> Outcome {
-        let pid = sys::fork_exiting(STATUS);
+        let pid = sys::fork_doing(|| STATUS);
         let told = match self {
             Watch::Raw(ep) => {
                 let pidfd = sys::pidfd(pid);

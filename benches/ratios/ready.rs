@@ -5,9 +5,7 @@ use crate::frame::{Side, Turn, Workload};
 use crate::{lean, sys};
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLIN, EPOLLONESHOT};
 use libc::{EPOLLRDHUP, epoll_event};
-use std::cell::OnceCell;
 use std::os::fd::{OwnedFd, RawFd};
-use std::rc::Rc;
 
 /// What a careful program asks of a descriptor it reads.
 pub(crate) const IN: i32 = EPOLLIN | EPOLLRDHUP;
@@ -18,19 +16,19 @@ pub(crate) const NONE: epoll_event = epoll_event { events: 0, u64: 0 };
 /// The workloads of this file.
 pub(crate) fn list() -> Vec<Workload> {
     let mut all = vec![
-        Workload::new("pipe-pingpong", |side| pingpong(side, Wait::Forever)),
-        Workload::new("pipe-pingpong-zero", |side| pingpong(side, Wait::Poll)),
-        Workload::new("pipe-pingpong-poll", pingpong_polled),
+        Workload::new("pipe-pingpong", |side| pingpong(side, Wait::Forever)).bound(1.06),
+        Workload::new("pipe-pingpong-zero", |side| pingpong(side, Wait::Poll)).bound(1.06),
+        Workload::new("pipe-pingpong-poll", pingpong_polled).bound(2.5),
     ];
     for size in [1_000, 10_000, 19_000] {
         for clear in [false, true] {
-            all.push(registered(size, clear));
+            all.push(registered(size, clear).bound(1.02));
         }
     }
-    all.push(Workload::new("add-delete", |side| add_delete(side, 1)));
-    all.push(Workload::new("add-delete-64", |side| add_delete(side, 64)).ops(64));
-    all.push(Workload::new("oneshot-readd", |side| rearm(side, EV_ADD | EV_ONESHOT)));
-    all.push(Workload::new("dispatch-enable", |side| rearm(side, EV_ENABLE | EV_DISPATCH)));
+    all.push(Workload::new("add-delete", |side| add_delete(side, 1)).bound(1.1));
+    all.push(Workload::new("add-delete-64", |side| add_delete(side, 64)).ops(64).bound(1.08));
+    all.push(Workload::new("oneshot-readd", |side| rearm(side, EV_ADD | EV_ONESHOT)).bound(1.08));
+    all.push(Workload::new("dispatch-enable", |side| rearm(side, EV_ENABLE | EV_DISPATCH)).bound(1.08));
     all
 }
 
@@ -133,21 +131,14 @@ fn pingpong_polled(side: Side) -> Outcome<Turn> {
 const ACTIVE: usize = 100;
 
 /// `size` sockets registered, `ACTIVE` of them, spread evenly, written to and harvested.
-/// The idle ones are shared by all sides: they cost nothing where they stay idle.
-fn registered(size: usize, clear: bool) -> Workload {
-    let idle: OnceCell<Rc<Vec<OwnedFd>>> = OnceCell::new();
+pub(crate) fn registered(size: usize, clear: bool) -> Workload {
     let mode = if clear { "clear" } else { "level" };
-    let make = move |side| {
-        let idle = idle.get_or_init(|| Rc::new((ACTIVE..size).map(|_| sys::idle_socket()).collect::<Vec<_>>()));
-        registered_turn(side, Rc::clone(idle), clear)
-    };
-    // Every side has socketpairs of its own for the active ones.
-    let side = 2 * ACTIVE as u64;
-    let fds = size as u64 + 2 * side + 100;
-    Workload::new(format!("registered-{size}-{mode}"), make).ops(ACTIVE).fds(fds, side)
+    let make = move |side| registered_turn(side, size - ACTIVE, clear);
+    Workload::new(format!("registered-{size}-{mode}"), make).ops(ACTIVE).fds(size as u64 + 300)
 }
 
-fn registered_turn(side: Side, idle: Rc<Vec<OwnedFd>>, clear: bool) -> Outcome<Turn> {
+fn registered_turn(side: Side, idle: usize, clear: bool) -> Outcome<Turn> {
+    let idle: Vec<_> = (0..idle).map(|_| sys::idle_socket()).collect();
     let pairs: Vec<_> = (0..ACTIVE).map(|_| sys::socketpair()).collect();
     let per = idle.len() / ACTIVE;
     // Idle ones first, then one active, and so on; the token of an idle one is ACTIVE.

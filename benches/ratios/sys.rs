@@ -10,7 +10,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::ptr;
+use std::panic::{self, AssertUnwindSafe};
+use std::{ptr, thread};
 
 /// The return of a call that must not fail.
 #[inline]
@@ -73,16 +74,36 @@ pub(crate) fn timerfd() -> OwnedFd {
     owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) }, "timerfd_create")
 }
 
-/// A child that exits at once.
+/// A child that does `work` and exits with what it returns; with 101 if it panics.
 #[inline]
-pub(crate) fn fork_exiting(status: c_int) -> libc::pid_t {
-    // SAFETY: the child calls nothing but _exit.
+pub(crate) fn fork_doing(work: impl FnOnce() -> c_int) -> libc::pid_t {
+    // SAFETY: the child has this thread only and leaves by _exit. A caller with other
+    // threads gives it work that calls nothing.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
+        let status = panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(101);
         // SAFETY: never returns.
         unsafe { libc::_exit(status) };
     }
     must(pid, "fork")
+}
+
+/// Starts a thread that does nothing, with every signal blocked.
+pub(crate) fn idle_thread() {
+    let mut every = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: fills the set in.
+    must(unsafe { libc::sigfillset(every.as_mut_ptr()) }, "sigfillset");
+    // SAFETY: the first set is filled in, the second is by the call.
+    must(unsafe { libc::sigprocmask(libc::SIG_SETMASK, every.as_ptr(), before.as_mut_ptr()) }, "sigprocmask");
+    // It starts with its starter's mask.
+    thread::spawn(|| {
+        loop {
+            thread::park();
+        }
+    });
+    // SAFETY: filled in above.
+    must(unsafe { libc::sigprocmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) }, "sigprocmask");
 }
 
 /// Reaps a child; wait(2)'s status.
@@ -112,6 +133,45 @@ pub(crate) fn exit_status(pidfd: RawFd) -> c_int {
     let info = unsafe { info.assume_init() };
     // SAFETY: of a child that ended.
     unsafe { info.si_status() }
+}
+
+/// Blocks `signal` in this thread and those it starts; a signalfd for it.
+pub(crate) fn signalfd(signal: c_int) -> OwnedFd {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: fills `set` in.
+    must(unsafe { libc::sigemptyset(set.as_mut_ptr()) }, "sigemptyset");
+    // SAFETY: filled in above.
+    let mut set = unsafe { set.assume_init() };
+    // SAFETY: `set` is valid.
+    must(unsafe { libc::sigaddset(&mut set, signal) }, "sigaddset");
+    // SAFETY: `set` outlives the call; a null old set is allowed.
+    must(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut()) }, "sigprocmask");
+    // SAFETY: `set` outlives the call.
+    owned(unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }, "signalfd")
+}
+
+/// The number of a signal that a signalfd tells of.
+#[inline]
+pub(crate) fn signalled(fd: RawFd) -> c_int {
+    let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+    assert!(read(fd, &mut info) == info.len(), "read was cut short");
+    // The number stands first.
+    info[..4].try_into().map_or(-1, c_int::from_ne_bytes)
+}
+
+/// Ignores `signal`.
+pub(crate) fn ignore(signal: c_int) {
+    // SAFETY: no handler is installed.
+    assert!(unsafe { libc::signal(signal, libc::SIG_IGN) } != libc::SIG_ERR, "signal: {}", io::Error::last_os_error());
+}
+
+/// Sends `signal` to this process.
+#[inline]
+pub(crate) fn kill_self(signal: c_int) {
+    // SAFETY: takes no arguments.
+    let this = unsafe { libc::getpid() };
+    // SAFETY: takes no pointers.
+    must(unsafe { libc::kill(this, signal) }, "kill");
 }
 
 /// Nanoseconds as a `timespec`.
@@ -277,7 +337,7 @@ pub(crate) fn cores() -> Vec<usize> {
     (0..libc::CPU_SETSIZE as usize).filter(|&core| has(core)).collect()
 }
 
-/// Binds every thread of the process, the library's too, to `cores`.
+/// Binds this thread and those it starts to `cores`.
 pub(crate) fn bind(cores: &[usize]) {
     // SAFETY: as in `cores`.
     let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -285,12 +345,8 @@ pub(crate) fn bind(cores: &[usize]) {
         // SAFETY: `core` came from `cores()`, so it is below CPU_SETSIZE.
         unsafe { libc::CPU_SET(core, &mut set) };
     }
-    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
-    for tid in tasks.flatten().filter_map(|t| t.file_name().to_str()?.parse::<c_int>().ok()) {
-        // A thread may end between the listing and the call; then there is nothing to bind.
-        // SAFETY: the size is that of `set`.
-        unsafe { libc::sched_setaffinity(tid, size_of_val(&set), &set) };
-    }
+    // SAFETY: the size is that of `set`.
+    must(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) }, "sched_setaffinity");
 }
 
 /// Raises RLIMIT_NOFILE as far as it goes, up to `want`; what is allowed now.
@@ -309,7 +365,8 @@ pub(crate) fn raise_nofile(want: u64) -> u64 {
     now.rlim_cur
 }
 
-/// Ends the process with SIGALRM's default action if the next `seconds` bring no call of it.
+/// Ends the process with SIGALRM's default action if the next `seconds` bring no call of
+/// it; 0 for never.
 pub(crate) fn watchdog(seconds: u32) {
     // SAFETY: takes no pointers.
     unsafe { libc::alarm(seconds) };

@@ -1,4 +1,4 @@
-//! Workloads of two threads: both on one queue, and each on a queue of its own.
+//! Workloads of several threads: all on one queue, and each on a queue of its own.
 
 use crate::api::{self, *};
 use crate::frame::{Side, Turn, Workload};
@@ -12,12 +12,21 @@ use std::thread;
 /// The workloads of this file.
 pub(crate) fn list() -> Vec<Workload> {
     vec![
-        Workload::new("dispatch-two-threads-2-cores", shared_queue).ops(SOCKETS).cores(2),
-        Workload::new("two-queues-2-cores", two_queues).ops(THREADS).cores(2),
+        dispatch("dispatch-two-threads-2-cores", 2).bound(1.2),
+        Workload::new("two-queues-2-cores", |side| queues(side, 2)).ops(2).cores(2),
+        Workload::new("two-queues-against-one", |side| queues(side, 2))
+            .ops(2)
+            .cores(2)
+            .against(|side| queues(side, 1))
+            .bound(1.03),
     ]
 }
 
-const THREADS: usize = 2;
+/// So many threads on one queue, on two cores.
+pub(crate) fn dispatch(name: &str, threads: usize) -> Workload {
+    Workload::new(name, move |side| shared_queue(side, threads)).ops(SOCKETS).cores(2)
+}
+
 /// Sockets on the shared queue.
 const SOCKETS: usize = 64;
 /// The token of the pipe that ends a turn.
@@ -94,7 +103,7 @@ impl Queue {
     }
 }
 
-/// One queue that two threads serve.
+/// One queue that several threads serve.
 struct Shared {
     queue: Queue,
     pairs: Vec<(OwnedFd, OwnedFd)>,
@@ -141,8 +150,8 @@ impl Shared {
     }
 }
 
-/// Readable sockets, each reported to one of two threads, which arms it again.
-fn shared_queue(side: Side) -> Outcome<Turn> {
+/// Readable sockets, each reported to one of the threads, which arms it again.
+fn shared_queue(side: Side, threads: usize) -> Outcome<Turn> {
     let pairs: Vec<_> = (0..SOCKETS).map(|_| sys::socketpair()).collect();
     let shared = Shared {
         queue: Queue::new(side)?,
@@ -163,46 +172,49 @@ fn shared_queue(side: Side) -> Outcome<Turn> {
         for (token, (fd, _)) in shared.pairs.iter().enumerate() {
             shared.queue.arm(fd, token)?;
         }
-        both(|_| shared.serve())?;
+        together(threads, |_| shared.serve())?;
         api::expect("reports left", shared.left.load(Ordering::Acquire), 0)?;
         api::expect("end", sys::read(sys::raw(&shared.over.0), &mut [0; 8]), 1)
     }))
 }
 
-/// Runs `part` in two threads at once.
-fn both(part: impl Fn(usize) -> Outcome + Sync) -> Outcome {
+/// Runs `part` in so many threads at once, this one among them.
+fn together(threads: usize, part: impl Fn(usize) -> Outcome + Sync) -> Outcome {
+    let part = &part;
     thread::scope(|scope| {
-        let other = scope.spawn(|| part(1));
+        let others: Vec<_> = (1..threads).map(|which| scope.spawn(move || part(which))).collect();
         let mine = part(0);
-        let others = other.join().map_err(|_| "the other thread panicked".to_owned())?;
-        mine.and(others)
+        let panicked = |_| Err("a thread panicked".to_owned());
+        others.into_iter().fold(mine, |so_far, other| so_far.and(other.join().unwrap_or_else(panicked)))
     })
 }
 
-/// Two threads, each with a queue and a pipe of its own, at the ping-pong of
-/// `pipe-pingpong`: what they take from each other shows beside that line.
-fn two_queues(side: Side) -> Outcome<Turn> {
+/// A byte written to the pipe, told of by the queue, and read.
+#[inline]
+fn pong(queue: &Queue, pipe: &[(OwnedFd, OwnedFd)]) -> Outcome {
+    let mut events = 0;
+    sys::write(sys::raw(&pipe[0].1), b"x");
+    queue.wait(pipe, &mut |token, bytes| {
+        events += 1;
+        api::expect("token", token, 0)?;
+        ready::read_one(sys::raw(&pipe[0].0), bytes)
+    })?;
+    api::expect("events", events, 1)
+}
+
+/// Threads, each with a queue and a pipe of its own, at the ping-pong of `pipe-pingpong`:
+/// what they take from each other shows beside that line, and in how two compare to one.
+fn queues(side: Side, threads: usize) -> Outcome<Turn> {
     let mut own = Vec::new();
-    for _ in 0..THREADS {
+    for _ in 0..threads {
         let (queue, pipe) = (Queue::new(side)?, sys::pipe());
         queue.level(&pipe.0, 0)?;
         own.push((queue, [pipe]));
     }
     Ok(Box::new(move |n| {
-        both(|which| {
+        together(own.len(), |which| {
             let (queue, pipe) = &own[which];
-            let (r, w) = (sys::raw(&pipe[0].0), sys::raw(&pipe[0].1));
-            for _ in 0..n {
-                sys::write(w, b"x");
-                let mut events = 0;
-                queue.wait(pipe, &mut |token, bytes| {
-                    events += 1;
-                    api::expect("token", token, 0)?;
-                    ready::read_one(r, bytes)
-                })?;
-                api::expect("events", events, 1)?;
-            }
-            Ok(())
+            (0..n).try_for_each(|_| pong(queue, pipe))
         })
     }))
 }

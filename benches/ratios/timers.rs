@@ -20,14 +20,14 @@ const FEWER: usize = 1_000;
 
 /// The workloads of this file.
 pub(crate) fn list() -> Vec<Workload> {
-    // A peer may hold a descriptor for each timer, as raw does in the -fd lines.
+    // Beside a descriptor for each timer, as raw has in the -fd lines.
     const SPARE: u64 = 1000;
     let (many, fewer) = (MANY as u64, FEWER as u64);
     vec![
-        Workload::new("timers-armed", |side| armed(side, MANY, heap_armed)).ops(MANY).fds(SPARE, many),
-        Workload::new("timers-armed-fd", |side| armed(side, FEWER, fd_armed)).ops(FEWER).fds(fewer + SPARE, fewer),
-        Workload::new("timers-fired", |side| fired(side, heap_fired)).ops(MANY).most(1).fds(SPARE, many),
-        Workload::new("timers-fired-fd", |side| fired(side, fd_fired)).ops(MANY).most(1).fds(many + SPARE, many),
+        Workload::new("timers-armed", |side| armed(side, MANY, heap_armed)).ops(MANY).fds(SPARE).bound(6.0),
+        Workload::new("timers-armed-fd", |side| armed(side, FEWER, fd_armed)).ops(FEWER).fds(fewer + SPARE),
+        Workload::new("timers-fired", |side| fired(side, heap_fired)).ops(MANY).most(1).fds(SPARE).bound(1.0),
+        Workload::new("timers-fired-fd", |side| fired(side, fd_fired)).ops(MANY).most(1).fds(many + SPARE),
     ]
 }
 
@@ -131,6 +131,35 @@ impl Loop {
             self.set = deadline;
             sys::timerfd_set(sys::raw(&self.timer), deadline);
         }
+    }
+
+    /// Sleeps for the earliest and hands every timer that is due to `each`.
+    #[inline]
+    fn wait(&mut self, each: &mut impl FnMut(usize) -> Outcome) -> Outcome {
+        let (mut out, mut count) = ([NONE; 8], [0; 8]);
+        api::expect("events", sys::epoll_wait(sys::raw(&self.ep), &mut out, -1), 1)?;
+        sys::read(sys::raw(&self.timer), &mut count);
+        self.due(each)?;
+        self.set = u64::MAX;
+        if let Some((deadline, _)) = self.heap.earliest() {
+            self.set = deadline;
+            sys::timerfd_set(sys::raw(&self.timer), deadline);
+        }
+        Ok(())
+    }
+
+    /// Takes the timers that are due out of the heap.
+    #[inline]
+    fn due(&mut self, each: &mut impl FnMut(usize) -> Outcome) -> Outcome {
+        let now = sys::now();
+        while let Some((deadline, timer)) = self.heap.earliest() {
+            if deadline > now {
+                break;
+            }
+            self.heap.remove(timer);
+            each(timer)?;
+        }
+        Ok(())
     }
 
     /// Nothing is armed any more.
@@ -276,7 +305,6 @@ fn fired(side: Side, raw: fn() -> Turn) -> Outcome<Turn> {
 fn heap_fired() -> Turn {
     let mut ours = Loop::new(MANY);
     Box::new(move |n| {
-        let (mut out, mut count) = ([NONE; 8], [0; 8]);
         for _ in 0..n {
             let mut fired = Fired::none();
             let now = sys::now();
@@ -285,21 +313,7 @@ fn heap_fired() -> Turn {
             }
             until_due();
             while fired.left > 0 {
-                api::expect("events", sys::epoll_wait(sys::raw(&ours.ep), &mut out, -1), 1)?;
-                sys::read(sys::raw(&ours.timer), &mut count);
-                let now = sys::now();
-                while let Some((deadline, timer)) = ours.heap.earliest() {
-                    if deadline > now {
-                        break;
-                    }
-                    ours.heap.remove(timer);
-                    fired.add(timer)?;
-                }
-                ours.set = u64::MAX;
-                if let Some((deadline, _)) = ours.heap.earliest() {
-                    ours.set = deadline;
-                    sys::timerfd_set(sys::raw(&ours.timer), deadline);
-                }
+                ours.wait(&mut |timer| fired.add(timer))?;
             }
         }
         ours.rest()

@@ -13,9 +13,9 @@ use std::thread::{self, JoinHandle};
 /// The workloads of this file.
 pub(crate) fn list() -> Vec<Workload> {
     vec![
-        Workload::new("read-write-64", read_write).ops(SOCKETS),
-        Workload::new("tcp-echo", tcp_echo),
-        Workload::new("tcp-echo-2-cores", tcp_echo).cores(2),
+        Workload::new("read-write-64", read_write).ops(SOCKETS).bound(1.05),
+        Workload::new("tcp-echo", tcp_echo).bound(1.02),
+        Workload::new("tcp-echo-2-cores", tcp_echo).cores(2).bound(1.02),
     ]
 }
 

@@ -13,11 +13,11 @@ use std::thread::{self, JoinHandle};
 /// The workloads of this file.
 pub(crate) fn list() -> Vec<Workload> {
     vec![
-        Workload::new("user-one-thread", user_one_thread),
-        Workload::new("user-two-threads", user_two_threads),
-        Workload::new("user-two-threads-2-cores", user_two_threads).cores(2),
+        Workload::new("user-one-thread", user_one_thread).bound(0.4),
+        Workload::new("user-two-threads", user_two_threads).bound(1.05),
+        Workload::new("user-two-threads-2-cores", user_two_threads).cores(2).bound(1.05),
         // Every queue of a turn may still be open when the turn ends.
-        Workload::new("kqueue-close", open_close).most(4096),
+        Workload::new("kqueue-close", open_close).most(4096).bound(5.0),
     ]
 }
 
