@@ -3,6 +3,7 @@
 # make check       all tests, loom models among them, then those of the built library on
 #                  what make builds
 # make bench       costs beside hand-written epoll, as ratios
+# make growth      how they grow with what else is there; draws docs/growth.svg
 # make soak        what takes too long for make check
 # make install     and make uninstall; DESTDIR, PREFIX, LIBDIR, INCLUDEDIR, MANDIR
 # make clean       removes build/ and cargo's output
@@ -35,7 +36,7 @@ PC = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
 	-e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
 	-e 's|@INCLUDEDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))|' libkqueue.pc.in
 
-.PHONY: all demo check bench soak install uninstall clean
+.PHONY: all demo check bench growth soak install uninstall clean
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/libkqueue.so $(BUILD)/libkqueue.a $(BUILD)/libkqueue.pc
@@ -85,6 +86,9 @@ check: all
 
 bench:
 	$(CARGO) bench
+
+growth:
+	$(CARGO) bench --bench ratios -- --growth docs/growth.svg
 
 soak: all
 	BUILD=$(abspath $(BUILD)) soak/run.sh

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench ratios                  # the whole table, about two minutes
 //! cargo bench --bench ratios -- --quick timers
+//! cargo bench --bench ratios -- --growth docs/growth.svg
 //! KQUEUE_PEER=/usr/lib/x86_64-linux-gnu cargo bench --bench ratios
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! (FIONREAD, SIOCOUTQ). `--null` puts the hand-written side into both columns: every
 //! ratio must then be 1.00 within five percent, or the machine is too busy to measure.
 //! `--alone` measures the hand-written side in a process of one thread.
+//! `--growth` measures curves in place of the table and draws them.
 //! With `KQUEUE_PEER` set to a directory the `libkqueue.so.0` in it gets columns too.
 //!
 //! A lost, doubled or unexpected event ends its row and makes the exit status 1. What the
@@ -27,12 +29,18 @@ mod api;
 mod files;
 #[path = "ratios/frame.rs"]
 mod frame;
+#[path = "ratios/growth.rs"]
+mod growth;
+#[path = "ratios/memory.rs"]
+mod memory;
 #[path = "ratios/processes.rs"]
 mod processes;
 #[path = "ratios/ready.rs"]
 mod ready;
 #[path = "ratios/signals.rs"]
 mod signals;
+#[path = "ratios/svg.rs"]
+mod svg;
 #[path = "ratios/sys.rs"]
 mod sys;
 #[path = "ratios/threads.rs"]
@@ -64,6 +72,7 @@ struct Args {
     plan: Plan,
     field: Field,
     list: bool,
+    growth: Option<String>,
     words: Vec<String>,
 }
 
@@ -75,8 +84,9 @@ impl Args {
 
 fn args() -> Outcome<Args> {
     let field = Field { null: false, alone: false, peer: std::env::var("KQUEUE_PEER").ok() };
-    let mut args = Args { plan: Plan::FULL, field, list: false, words: Vec::new() };
-    for arg in std::env::args().skip(1) {
+    let mut args = Args { plan: Plan::FULL, field, list: false, growth: None, words: Vec::new() };
+    let mut given = std::env::args().skip(1);
+    while let Some(arg) = given.next() {
         match arg.as_str() {
             // cargo bench says so to every bench.
             "--bench" => {}
@@ -85,6 +95,7 @@ fn args() -> Outcome<Args> {
             "--alone" => args.field.alone = true,
             "--lean" => LEAN.store(true, Ordering::Relaxed),
             "--list" => args.list = true,
+            "--growth" => args.growth = Some(given.next().ok_or("--growth: where to?")?),
             _ if arg.starts_with('-') => return Err(format!("{arg}: unknown option")),
             _ => args.words.push(arg),
         }
@@ -101,8 +112,11 @@ fn workloads() -> impl Iterator<Item = Workload> {
 fn bench() -> Outcome<bool> {
     let args = args()?;
     let works: Vec<_> = workloads().filter(|work| args.chosen(&work.name)).collect();
+    let lines: Vec<_> = memory::LINES.into_iter().filter(|(name, _)| args.chosen(name)).collect();
     if args.list {
         works.iter().for_each(|work| println!("{}", work.name));
+        let others = memory::LINES.into_iter().map(|(name, _)| name).chain(growth::names());
+        others.filter(|name| args.chosen(name)).for_each(|name| println!("{name}"));
         return Ok(true);
     }
     // A peer that cannot even be loaded is a mistake of whoever asked for it.
@@ -110,12 +124,21 @@ fn bench() -> Outcome<bool> {
         apart::start(|| args.field.side(2).map(|_| Box::new(|_| Ok(String::new())) as apart::Work))?;
     }
     let nofile = sys::raise_nofile(NOFILE);
+    if let Some(path) = &args.growth {
+        return growth::run(path, |name| args.chosen(name), &args.field, args.plan, nofile).map(|()| true);
+    }
     let mut good = true;
     if !works.is_empty() {
         frame::heading(&args.field);
     }
     for work in works {
         good &= frame::run(work, &args.field, args.plan, nofile).is_ok();
+    }
+    if !lines.is_empty() {
+        memory::heading(&args.field);
+    }
+    for (name, both) in lines {
+        good &= memory::run(name, both, &args.field, nofile).is_ok();
     }
     Ok(good)
 }

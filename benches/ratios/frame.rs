@@ -316,6 +316,17 @@ pub(crate) fn run(mut work: Workload, field: &Field, plan: Plan, nofile: u64) ->
     done.map(drop)
 }
 
+/// One workload's CPU time of an operation, ns: raw's, the library's, and the peer's if it
+/// has one. None where it cannot run here.
+pub(crate) fn point(mut work: Workload, field: &Field, plan: Plan, nofile: u64) -> Outcome<Option<Vec<f64>>> {
+    if work.hindered(nofile).is_some() {
+        return Ok(None);
+    }
+    let figures = measure(&mut work, field, plan)?;
+    let others = figures.columns.iter().map(|column| figures.raw * quantile(&column.rounds[0], 0.5));
+    Ok(Some([figures.raw].into_iter().chain(others).collect()))
+}
+
 fn measure(work: &mut Workload, field: &Field, plan: Plan) -> Outcome<Figures> {
     let raw = |why| format!("raw: {why}");
     let mut parties = vec![Party::new(work, 0, field).map_err(raw)?];

@@ -54,6 +54,25 @@ pub(crate) fn socketpair() -> (OwnedFd, OwnedFd) {
     owned_pair(fds, "socketpair")
 }
 
+/// A connected pair of which the first end has no room to write any more.
+pub(crate) fn full_socketpair() -> (OwnedFd, OwnedFd) {
+    let pair = socketpair();
+    let least: c_int = 0;
+    let (to, size) = ((&raw const least).cast::<c_void>(), size_of::<c_int>() as libc::socklen_t);
+    // SAFETY: `least` is an int, as SO_SNDBUF takes.
+    must(unsafe { libc::setsockopt(raw(&pair.0), libc::SOL_SOCKET, libc::SO_SNDBUF, to, size) }, "SO_SNDBUF");
+    let bytes = [0u8; 1024];
+    // SAFETY: pointer and length are those of an array.
+    while unsafe { libc::write(raw(&pair.0), bytes.as_ptr().cast::<c_void>(), bytes.len()) } > 0 {}
+    pair
+}
+
+/// The same file under the lowest free number from `least` up.
+pub(crate) fn moved_up(fd: OwnedFd, least: RawFd) -> OwnedFd {
+    // SAFETY: takes no pointers.
+    owned(unsafe { libc::fcntl(raw(&fd), libc::F_DUPFD_CLOEXEC, least) }, "F_DUPFD_CLOEXEC")
+}
+
 /// A UDP socket that nobody sends to.
 pub(crate) fn idle_socket() -> OwnedFd {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;

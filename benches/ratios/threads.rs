@@ -218,3 +218,20 @@ fn queues(side: Side, threads: usize) -> Outcome<Turn> {
         })
     }))
 }
+
+/// The same ping-pong in one thread on one of `count` queues after the other.
+pub(crate) fn many_queues(count: usize) -> Workload {
+    let make =
+        move |side| {
+            let mut own = Vec::new();
+            for _ in 0..count {
+                let (queue, pipe) = (Queue::new(side)?, sys::pipe());
+                queue.level(&pipe.0, 0)?;
+                own.push((queue, [pipe]));
+            }
+            Ok(Box::new(move |n: usize| {
+                (0..n).try_for_each(|_| own.iter().try_for_each(|(queue, pipe)| pong(queue, pipe)))
+            }) as Turn)
+        };
+    Workload::new(format!("queues-{count}"), make).ops(count).fds(8 * count as u64 + 100)
+}

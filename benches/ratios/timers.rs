@@ -348,3 +348,87 @@ fn fd_fired() -> Turn {
         Ok(())
     })
 }
+
+/// One timer added, due at once and harvested in one call, while `standing` others are
+/// far from due.
+pub(crate) fn one_due(standing: usize) -> Workload {
+    one_among("timer-due-among", standing, |side, standing| match side {
+        Side::Raw => Ok(Box::new({
+            let mut ours = heap_of(standing);
+            move |n| {
+                for _ in 0..n {
+                    let mut fired = 0;
+                    // Due before the loop would sleep: no timerfd, but a look at the others.
+                    ours.heap.add(standing, sys::now() + 1);
+                    api::expect("events", sys::epoll_wait(sys::raw(&ours.ep), &mut [NONE; 8], 0), 0)?;
+                    ours.due(&mut |timer| {
+                        fired += 1;
+                        api::expect("timer", timer, standing)
+                    })?;
+                    api::expect("fired", fired, 1)?;
+                }
+                api::expect("standing", ours.heap.heap.len(), standing)
+            }
+        })),
+        Side::Lib(lib) => {
+            let kq = queue_of(lib, standing)?;
+            let due = with(change(standing, EVFILT_TIMER, EV_ADD | EV_ONESHOT, standing), NOTE_NSECONDS, 1);
+            Ok(Box::new(move |n| {
+                let mut out = [change(0, 0, 0, 0); 8];
+                for _ in 0..n {
+                    api::expect("events", kq.call(&[due], &mut out, Wait::Forever)?, 1)?;
+                    api::expect("timer", out[0].ident, standing)?;
+                    api::expect("expiries", out[0].data, 1)?;
+                }
+                api::expect("events", kq.call(&[], &mut out, Wait::Poll)?, 0)
+            }))
+        }
+    })
+}
+
+/// One timer added and deleted, in two calls, while `standing` others stand.
+pub(crate) fn one_armed(standing: usize) -> Workload {
+    one_among("timer-armed-among", standing, |side, standing| match side {
+        Side::Raw => Ok(Box::new({
+            let mut ours = heap_of(standing);
+            move |n| {
+                let now = sys::now();
+                for i in 0..n {
+                    ours.arm(standing, now + delay(i) as u64 * 1_000_000);
+                    ours.heap.remove(standing);
+                }
+                api::expect("standing", ours.heap.heap.len(), standing)
+            }
+        })),
+        Side::Lib(lib) => {
+            let kq = queue_of(lib, standing)?;
+            Ok(Box::new(move |n| {
+                for i in 0..n {
+                    let timer = change(standing, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 7);
+                    kq.change(&[with(timer, 0, delay(i) as isize)])?;
+                    kq.change(&[change(standing, EVFILT_TIMER, EV_DELETE, 7)])?;
+                }
+                api::expect("events", kq.call(&[], &mut api::events(8), Wait::Poll)?, 0)
+            }))
+        }
+    })
+}
+
+fn one_among(name: &str, standing: usize, make: fn(Side, usize) -> Outcome<Turn>) -> Workload {
+    Workload::new(format!("{name}-{standing}"), move |side| make(side, standing))
+}
+
+fn heap_of(standing: usize) -> Loop {
+    let mut timers = Loop::new(standing + 1);
+    let now = sys::now();
+    (0..standing).for_each(|i| timers.arm(i, now + delay(i) as u64 * 1_000_000));
+    timers
+}
+
+fn queue_of(lib: Api, standing: usize) -> Outcome<Kq> {
+    let kq = lib.open()?;
+    for i in 0..standing {
+        kq.change(&[with(change(i, EVFILT_TIMER, EV_ADD | EV_ONESHOT, i), 0, delay(i) as isize)])?;
+    }
+    Ok(kq)
+}

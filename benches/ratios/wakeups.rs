@@ -187,3 +187,28 @@ fn open_close(side: Side) -> Outcome<Turn> {
         }),
     })
 }
+
+/// One of `standing` user knotes triggered in one call and harvested in the next, each in
+/// its turn. Raw has one eventfd, however many there are here.
+pub(crate) fn one_triggered(standing: usize) -> Workload {
+    let make = move |side| {
+        let Side::Lib(lib) = side else { return user_one_thread(side) };
+        let kq = lib.open()?;
+        for ident in 0..standing {
+            kq.change(&[change(ident, EVFILT_USER, EV_ADD | EV_CLEAR, 7)])?;
+        }
+        let mut next = 0;
+        Ok(Box::new(move |n: usize| {
+            let mut out = [change(0, 0, 0, 0); 8];
+            for _ in 0..n {
+                // Prime, so that all are met, though not in the order they were added.
+                next = (next + 7919) % standing;
+                kq.change(&[with(change(next, EVFILT_USER, 0, 7), NOTE_TRIGGER, 0)])?;
+                api::expect("events", kq.call(&[], &mut out, Wait::Forever)?, 1)?;
+                api::expect("ident", out[0].ident, next)?;
+            }
+            api::expect("left over", kq.call(&[], &mut out, Wait::Poll)?, 0)
+        }) as Turn)
+    };
+    Workload::new(format!("user-among-{standing}"), make)
+}
