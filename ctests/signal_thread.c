@@ -215,6 +215,39 @@ CHECK(raises_of_many_threads_are_all_counted)
 	OK(close(kq) == 0);
 }
 
+static void *watch_and_unwatch(void *arg)
+{
+	int kq = kqueue();
+	OK(kq >= 0);
+	while (!__atomic_load_n((int *)arg, __ATOMIC_SEQ_CST)) {
+		OK(watch_flags(kq, SIGUSR1, EV_ADD) == 0);
+		OK(watch_flags(kq, SIGUSR1, EV_DELETE) == 0);
+	}
+	OK(close(kq) == 0);
+	return NULL;
+}
+
+/* To watch a signal must not put back the action that another thread has just changed. */
+CHECK(an_action_changed_while_watching_begins_and_ends_stays_changed)
+{
+	void (*const handlers[])(int) = { on_signal, on_signal_too };
+	long long start = now_ns();
+	pthread_t t;
+	int i, over = 0;
+	NEEDS_FRONT;
+	OK(pthread_create(&t, NULL, watch_and_unwatch, &over) == 0);
+	for (i = 0; now_ns() - start < 500000000; i++) {
+		void (*handler)(int) = handlers[i % 2];
+		if (i / 2 % 2)
+			OK(signal(SIGUSR1, handler) == handlers[(i + 1) % 2]);
+		else
+			handle_with(SIGUSR1, handler, 0);
+		OK(action_of(SIGUSR1).sa_handler == handler);
+	}
+	__atomic_store_n(&over, 1, __ATOMIC_SEQ_CST);
+	OK(pthread_join(t, NULL) == 0);
+}
+
 static volatile int storm_over;
 
 static void *make_and_close(void *arg)
@@ -358,6 +391,7 @@ CHECKS(
 	C(a_handler_may_call_kevent_while_its_thread_sleeps_there)
 	C(threads_older_than_the_watch_lose_nothing)
 	C(raises_of_many_threads_are_all_counted)
+	C(an_action_changed_while_watching_begins_and_ends_stays_changed)
 	C(a_storm_of_signals_outlives_kqueues_actions_and_forks)
 	C(a_child_of_a_storm_watches_signals_at_once)
 	C(a_childs_signals_are_not_the_parents)
