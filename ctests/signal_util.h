@@ -16,8 +16,8 @@ static volatile pid_t ran_in;
 
 MAYBE_UNUSED static void on_signal(int n)
 {
-	last_signal = n;
-	ran_in = (pid_t)syscall(SYS_gettid);
+	__atomic_store_n(&last_signal, n, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&ran_in, (pid_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
 	__atomic_add_fetch(&runs, 1, __ATOMIC_SEQ_CST);
 }
 
