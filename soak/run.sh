@@ -138,7 +138,7 @@ own_descriptors() {
 		}
 	END
 	KQUEUE_OWN_DESCRIPTORS=999 soak/under_valgrind "$OUT/plain/own" |
-		sed -n 's/^open at the end: //p'
+		sed -n 's/^open at the end: \([0-9]*\).*/\1/p'
 }
 
 # Checks that meet valgrind itself: it reserves descriptors below the limit, keeps its own
