@@ -172,7 +172,8 @@ NOT_SANITIZED='among_busy_threads|a_child_of_a_storm|sleepers_alone|under_conten
 
 # ThreadSanitizer keeps books of descriptors, too: a check that closes a number while another
 # thread uses it is a race to it. And what is bad memory otherwise may be its own.
-NOT_THREADED="$NOT_SANITIZED|an_outer_that_closes_while_its_inner_adds_it|among_orphans|a_bad_changelist_is_efault"
+# The kernel's handler is its own, too.
+NOT_THREADED="$NOT_SANITIZED|actions_and_forks|an_outer_that_closes_while_its_inner_adds_it|among_orphans|a_bad_changelist_is_efault"
 
 # The library and the checks under a sanitizer: $1 part, $2 its name and more for rustc,
 # $3 the same for gcc, $4 what stands before each program, $5 the checks to leave out.
