@@ -25,7 +25,7 @@ const STANDING: &[usize] = &[10, 100, 1_000, 10_000, 100_000];
 const ALL: [Growth; 6] = [
     Growth {
         name: "grow-sockets",
-        title: "an active socket of 100",
+        title: "one of 100 active sockets",
         across: "sockets registered",
         at: &[100, 300, 1_000, 3_000, 10_000, 19_000],
         make: |size| ready::registered(size, false),
