@@ -24,8 +24,13 @@ use core::mem::MaybeUninit;
 use libc::{c_int, c_long, pid_t, siginfo_t};
 use std::ffi::CString;
 
-/// In `si_errno`, which Linux leaves 0: counted already.
+/// Counted already.
 const MARK: c_int = 0x6b71;
+
+/// Where the mark is, in words of a siginfo: in the gap before what depends on the sort of
+/// signal, which the kernel keeps and no program sees. Without a gap, in `si_errno`, which
+/// Linux leaves 0.
+const MARKED: usize = if cfg!(target_pointer_width = "64") { 3 } else { 1 };
 
 /// The first signal of which several can be pending at once.
 const REALTIME: c_int = 32;
@@ -42,13 +47,18 @@ thread_local! {
 /// # Safety
 /// `info` must be valid for reads and writes.
 pub(super) unsafe fn unmark(info: *mut siginfo_t) -> bool {
-    // SAFETY: the caller's promise.
-    let errno = unsafe { &mut (*info).si_errno };
-    let marked = *errno == MARK;
+    // SAFETY: the caller's promise; a siginfo begins with more words than these.
+    let place = unsafe { &mut *info.cast::<c_int>().add(MARKED) };
+    let marked = *place == MARK;
     if marked {
-        *errno = 0;
+        *place = 0;
     }
     marked
+}
+
+fn mark(info: &mut siginfo_t) {
+    // SAFETY: as in `unmark`.
+    unsafe { (&raw mut *info).cast::<c_int>().add(MARKED).write(MARK) };
 }
 
 /// The text of a /proc/*/status.
@@ -146,7 +156,7 @@ fn take(mask: u64) -> Vec<siginfo_t> {
         if !unsafe { unmark(&raw mut info) } {
             hook::note(info.si_signo);
         }
-        info.si_errno = MARK;
+        mark(&mut info);
         if info.si_signo >= REALTIME || taken.iter().all(|other| other.si_signo != info.si_signo) {
             taken.push(info);
         }
