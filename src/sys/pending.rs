@@ -178,7 +178,8 @@ fn take_one(mask: u64) -> Option<siginfo_t> {
 }
 
 /// Sends taken signals to this thread again; the library's own thread, to the main one.
-fn give_back(taken: &[siginfo_t]) {
+/// Async-signal-safe.
+pub(super) fn give_back(taken: &[siginfo_t]) {
     let to = if thread::is_librarys() { process::pid() } else { thread::tid() };
     for info in taken {
         if queue(to, info) == Err(Errno::EPERM) {
