@@ -42,13 +42,17 @@ thread_local! {
     static LOOKED: Cell<bool> = const { Cell::new(false) };
 }
 
+fn place_of_mark(info: *mut siginfo_t) -> *mut c_int {
+    info.cast::<c_int>().wrapping_add(MARKED)
+}
+
 /// Whether a signal was counted before it came here. The mark is taken off.
 ///
 /// # Safety
 /// `info` must be valid for reads and writes.
 pub(super) unsafe fn unmark(info: *mut siginfo_t) -> bool {
     // SAFETY: the caller's promise; a siginfo begins with more words than these.
-    let place = unsafe { &mut *info.cast::<c_int>().add(MARKED) };
+    let place = unsafe { &mut *place_of_mark(info) };
     let marked = *place == MARK;
     if marked {
         *place = 0;
@@ -58,7 +62,7 @@ pub(super) unsafe fn unmark(info: *mut siginfo_t) -> bool {
 
 fn mark(info: &mut siginfo_t) {
     // SAFETY: as in `unmark`.
-    unsafe { (&raw mut *info).cast::<c_int>().add(MARKED).write(MARK) };
+    unsafe { place_of_mark(info).write(MARK) };
 }
 
 /// The text of a /proc/*/status.
