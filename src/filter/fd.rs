@@ -475,6 +475,9 @@ pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
 pub(super) fn is_registered(queue: &Queue, fd: RawFd, set: usize) -> bool {
     let epoll = if set == 0 { Some(&*queue.epoll) } else { queue.fds.nested(set) };
     let (Some(epoll), target) = (epoll, target(queue, fd)) else { return false };
+    // A number the program has closed may be a descriptor of ours for the moment that it is
+    // made: its entry could not be deleted once that has moved on.
+    let _creating = sys_fd::creating();
     match ask_twice(|| epoll.add(target, PARKED, queue.fds.token(fd, set))) {
         Err(Errno::EEXIST) => true,
         Ok(()) => {
