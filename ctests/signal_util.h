@@ -89,6 +89,14 @@ MAYBE_UNUSED static struct sigaction action_of(int n)
 	return sa;
 }
 
+/* The kernel's own word, past every library. */
+MAYBE_UNUSED static uintptr_t kernel_handler(int n)
+{
+	uintptr_t action[8] = {0};
+	OK(syscall(SYS_rt_sigaction, n, NULL, action, 8) == 0);
+	return action[0];
+}
+
 /*
  * Whether the program's sigaction() is the library's. It is not in a program linked to the
  * archive, and there changes are noticed when kevent() is next called.
