@@ -11,20 +11,20 @@
 #define MAYBE_UNUSED __attribute__((unused))
 
 /* Runs of the handlers below, the last signal, and the thread they ran in. */
-static volatile sig_atomic_t runs, other_runs, last_signal;
-static volatile pid_t ran_in;
+static _Atomic int runs, other_runs, last_signal;
+static _Atomic pid_t ran_in;
 
 MAYBE_UNUSED static void on_signal(int n)
 {
 	last_signal = n;
 	ran_in = (pid_t)syscall(SYS_gettid);
-	__atomic_add_fetch(&runs, 1, __ATOMIC_SEQ_CST);
+	runs++;
 }
 
 MAYBE_UNUSED static void on_signal_too(int n)
 {
 	(void)n;
-	__atomic_add_fetch(&other_runs, 1, __ATOMIC_SEQ_CST);
+	other_runs++;
 }
 
 MAYBE_UNUSED static void handle_with(int n, void (*handler)(int), int flags)
@@ -87,6 +87,14 @@ MAYBE_UNUSED static struct sigaction action_of(int n)
 	struct sigaction sa;
 	OK(sigaction(n, NULL, &sa) == 0);
 	return sa;
+}
+
+/* The kernel's own word, past every library. */
+MAYBE_UNUSED static uintptr_t kernel_handler(int n)
+{
+	uintptr_t action[8] = {0};
+	OK(syscall(SYS_rt_sigaction, n, NULL, action, 8) == 0);
+	return action[0];
 }
 
 /*
