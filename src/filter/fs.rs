@@ -40,6 +40,10 @@ impl Filter for Fs {
         Ok(())
     }
 
+    fn adds_up(&self) -> bool {
+        true
+    }
+
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
         match queue.knotes[slot].own {
             0 => Outcome::NotReady,

@@ -228,13 +228,13 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     Ok(())
 }
 
-/// Whether one of the next `room` ready knotes is an edge of an earlier scan. epoll may
-/// hold another edge of it by now, and both are one event.
+/// Whether one of the next `room` ready knotes is an edge of an earlier scan, or the news of
+/// a process. epoll may hold another edge of it by now, and both are one event.
 fn edge_waits(queue: &Queue, room: usize) -> bool {
     let next = core::iter::successors(queue.knotes.front(), |&slot| queue.knotes.after(slot));
     next.take(room).any(|slot| {
         let knote = &queue.knotes[slot];
-        knote.flags & EV_CLEAR != 0 && knote.hinted != queue.scan && filter::ops(knote.row).on_descriptor()
+        knote.flags & EV_CLEAR != 0 && knote.hinted != queue.scan && filter::ops(knote.row).adds_up()
     })
 }
 
