@@ -422,6 +422,13 @@ pub(crate) fn is_told_again(knote: &Knote) -> bool {
     knote.row < super::ROW_FILE_READ && ops(knote.row).column().is_some() && trigger(knote) == 0
 }
 
+/// Whether the knote comes onto the ready list by epoll's reports alone, and leaves it when
+/// it is handed out.
+pub(crate) fn is_told_by_epoll(knote: &Knote) -> bool {
+    let watched = knote.row < super::ROW_FILE_READ && ops(knote.row).column().is_some();
+    watched && !knote.has(state::FORCED) && trigger(knote) & epoll::ET == 0
+}
+
 /// Whether a ready level knote stays on our list: the softened do. One that was softened
 /// for a condition that has passed is handed back to epoll instead.
 pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> bool {
