@@ -190,7 +190,7 @@ pub(crate) struct Request {
 
 impl Request {
     /// What the timeout allows. EFAULT; EINVAL for what is no time.
-    fn patience(&self) -> Result<Patience> {
+    pub(crate) fn patience(&self) -> Result<Patience> {
         let Some(timeout) = self.timeout.iter().next() else { return Ok(Patience::Forever) };
         let timeout = timeout?;
         let seconds = u64::try_from(timeout.tv_sec).map_err(|_| Errno::EINVAL)?;
