@@ -142,22 +142,29 @@ unsafe extern "C" fn begin(call: *mut Call, found: *mut Events, kq: c_int, lists
     // SAFETY: as above.
     let timeout = unsafe { Input::new(lists.timeout, usize::from(!lists.timeout.is_null())) };
     // SAFETY: as above.
-    let mut events = unsafe { Output::new(lists.eventlist, nevents) };
+    let events = unsafe { Output::new(lists.eventlist, nevents) };
     let request = Request { number: kq, changes, timeout };
     let thread = reentry::thread();
-    // SAFETY: the calling thread's own.
-    let own = unsafe { &*thread };
-    if !own.begin() {
-        let result = own.leave_behind(&request, &mut events);
-        return ended(&guard, &request, events.room(), result);
-    }
     let (round, nap, sleeper) = (Round::new(Patience::Forever), MaybeUninit::uninit(), MaybeUninit::uninit());
     // SAFETY: the caller's promise.
     let place = unsafe { &mut *call.cast::<MaybeUninit<Call>>() };
     let call = place.write(Call { nap, guard, request, events, round, found, sleeper, thread });
+    // SAFETY: the calling thread's own.
+    if !unsafe { &*thread }.begin() {
+        return put_off(call);
+    }
     // SAFETY: the caller's promise.
     let progress = crate::kqueue::kevent(&call.request, unsafe { &mut *found }, &mut call.events, &mut call.round);
     proceed(call, progress)
+}
+
+/// A call in the middle of another one of its thread.
+#[cold]
+#[inline(never)]
+fn put_off(call: &mut Call) -> c_int {
+    // SAFETY: the calling thread's own.
+    let result = unsafe { &*call.thread }.leave_behind(&call.request, &mut call.events);
+    ended(call, result)
 }
 
 /// Goes on after a sleep.
@@ -196,15 +203,15 @@ fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
         Ok(Progress::Done(count)) => Ok(count),
         Err(errno) => Err(errno),
     };
-    ended(&call.guard, &call.request, call.events.room(), result)
+    ended(call, result)
 }
 
 /// Ends a call: what the program is told.
-fn ended(guard: &Guarded, request: &Request, room: usize, result: Result<usize>) -> c_int {
+fn ended(call: &Call, result: Result<usize>) -> c_int {
     let result = result.and_then(|count| c_int::try_from(count).map_err(|_| Errno::EINVAL));
-    let (kq, nchanges) = (request.number, request.changes.len());
+    let (kq, nchanges, room) = (call.request.number, call.request.changes.len(), call.events.room());
     debug::trace("kevent", format_args!("kq={kq} nchanges={nchanges} room={room} -> {result:?}"));
-    guard.leave(result.err());
+    call.guard.leave(result.err());
     result.unwrap_or(-1)
 }
 

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence};
 use libc::c_int;
 
 /// So many changes can wait; a handler seldom makes more than one.
-const ROOM: usize = 16;
+const ROOM: usize = 32;
 
 /// A change, and the number of its kqueue.
 type Change = (c_int, kevent);
