@@ -94,7 +94,7 @@ static void copies_one_by_one(int ready)
 		OK(change(kq, (uintptr_t)fds[i], EVFILT_READ, EV_ADD, 0, 0, NULL) == 0);
 	}
 	poller.fd = kq;
-	EQ(poll(&poller, 1, 0), ready);
+	EQ(poll(&poller, 1, ready ? 5000 : 0), ready);
 	if (!ready)
 		put(p[1]);
 	EQ(poll(&poller, 1, 5000), 1);

@@ -504,14 +504,6 @@ CHECK(the_mask_is_never_touched)
 		EQ(sigismember(&before, n), sigismember(&after, n));
 }
 
-/* The kernel's own word, past every library. */
-static uintptr_t kernel_handler(int n)
-{
-	uintptr_t action[8] = {0};
-	OK(syscall(SYS_rt_sigaction, n, NULL, action, 8) == 0);
-	return action[0];
-}
-
 CHECK(the_last_watch_gone_the_action_is_the_programs)
 {
 	int a, b;

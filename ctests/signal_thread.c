@@ -215,6 +215,39 @@ CHECK(raises_of_many_threads_are_all_counted)
 	OK(close(kq) == 0);
 }
 
+static void *watch_and_unwatch(void *arg)
+{
+	int kq = kqueue();
+	OK(kq >= 0);
+	while (!__atomic_load_n((int *)arg, __ATOMIC_SEQ_CST)) {
+		OK(watch_flags(kq, SIGUSR1, EV_ADD) == 0);
+		OK(watch_flags(kq, SIGUSR1, EV_DELETE) == 0);
+	}
+	OK(close(kq) == 0);
+	return NULL;
+}
+
+/* To watch a signal must not put back the action that another thread has just changed. */
+CHECK(an_action_changed_while_watching_begins_and_ends_stays_changed)
+{
+	void (*const handlers[])(int) = { on_signal, on_signal_too };
+	long long start = now_ns();
+	pthread_t t;
+	int i, over = 0;
+	NEEDS_FRONT;
+	OK(pthread_create(&t, NULL, watch_and_unwatch, &over) == 0);
+	for (i = 0; now_ns() - start < 500000000; i++) {
+		void (*handler)(int) = handlers[i % 2];
+		if (i / 2 % 2)
+			OK(signal(SIGUSR1, handler) == handlers[(i + 1) % 2]);
+		else
+			handle_with(SIGUSR1, handler, 0);
+		OK(action_of(SIGUSR1).sa_handler == handler);
+	}
+	__atomic_store_n(&over, 1, __ATOMIC_SEQ_CST);
+	OK(pthread_join(t, NULL) == 0);
+}
+
 static volatile int storm_over;
 
 static void *make_and_close(void *arg)
@@ -256,39 +289,65 @@ static void *raise_on(void *arg)
 	return NULL;
 }
 
-CHECK(a_storm_of_signals_outlives_kqueues_actions_and_forks)
+/* Signals, changes of action and kqueues that come and go, and forks amid them for a second. */
+static void storm(void (*child)(void))
 {
 	void *(*const work[])(void *) = { make_and_close, make_and_close, change_actions, raise_on, raise_on };
 	enum { THREADS = sizeof work / sizeof *work };
 	long long start = now_ns();
 	pthread_t t[THREADS];
-	int i, status, forks = 0;
+	int i, status;
 	signal(SIGUSR1, SIG_IGN);
 	for (i = 0; i < THREADS; i++)
 		OK(pthread_create(&t[i], NULL, work[i], (void *)(uintptr_t)(i + 1)) == 0);
-	while (now_ns() - start < 1000000000) {
+	do {
 		pid_t pid = fork();
 		if (pid == 0) {
-			/* A child has actions and kqueues of its own at once. */
-			int kq;
 			alarm(20);
-			handle(SIGUSR1);
-			runs = 0;
-			kq = watching(SIGUSR1);
-			raise(SIGUSR1);
-			SENT(kq, SIGUSR1, 1);
-			_exit(runs != 1);
+			child();
+			_exit(0);
 		}
 		OK(pid > 0);
 		while (waitpid(pid, &status, 0) != pid)
 			EQ(errno, EINTR);
 		EQ(status, 0);
-		forks++;
-	}
+	} while (now_ns() - start < 1000000000);
 	__atomic_store_n(&storm_over, 1, __ATOMIC_SEQ_CST);
 	for (i = 0; i < THREADS; i++)
 		OK(pthread_join(t[i], NULL) == 0);
-	OK(forks > 0);
+}
+
+/* Calls what is async-signal-safe alone: an allocator may be locked for ever in here. */
+static void has_the_programs_actions(void)
+{
+	uintptr_t handler = kernel_handler(SIGUSR1);
+	OK(handler == (uintptr_t)on_signal || handler == (uintptr_t)on_signal_too || handler == (uintptr_t)SIG_IGN);
+	handle(SIGUSR1);
+	EQ(kernel_handler(SIGUSR1), (uintptr_t)on_signal);
+	runs = 0;
+	OK(raise(SIGUSR1) == 0);
+	EQ(runs, 1);
+}
+
+CHECK(a_storm_of_signals_outlives_kqueues_actions_and_forks)
+{
+	storm(has_the_programs_actions);
+}
+
+static void watches_at_once(void)
+{
+	int kq;
+	handle(SIGUSR1);
+	runs = 0;
+	kq = watching(SIGUSR1);
+	OK(raise(SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	EQ(runs, 1);
+}
+
+CHECK(a_child_of_a_storm_watches_signals_at_once)
+{
+	storm(watches_at_once);
 }
 
 /* --- fork ---------------------------------------------------------------- */
@@ -330,6 +389,8 @@ CHECKS(
 	C(a_handler_may_call_kevent_while_its_thread_sleeps_there)
 	C(threads_older_than_the_watch_lose_nothing)
 	C(raises_of_many_threads_are_all_counted)
+	C(an_action_changed_while_watching_begins_and_ends_stays_changed)
 	C(a_storm_of_signals_outlives_kqueues_actions_and_forks)
+	C(a_child_of_a_storm_watches_signals_at_once)
 	C(a_childs_signals_are_not_the_parents)
 );

@@ -16,8 +16,8 @@ static volatile pid_t ran_in;
 
 MAYBE_UNUSED static void on_signal(int n)
 {
-	last_signal = n;
-	ran_in = (pid_t)syscall(SYS_gettid);
+	__atomic_store_n(&last_signal, n, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&ran_in, (pid_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
 	__atomic_add_fetch(&runs, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -87,6 +87,14 @@ MAYBE_UNUSED static struct sigaction action_of(int n)
 	struct sigaction sa;
 	OK(sigaction(n, NULL, &sa) == 0);
 	return sa;
+}
+
+/* The kernel's own word, past every library. */
+MAYBE_UNUSED static uintptr_t kernel_handler(int n)
+{
+	uintptr_t action[8] = {0};
+	OK(syscall(SYS_rt_sigaction, n, NULL, action, 8) == 0);
+	return action[0];
 }
 
 /*

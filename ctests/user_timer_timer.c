@@ -236,16 +236,47 @@ CHECK(late_retrieval_makes_no_drift)
 	close(kq);
 }
 
-CHECK(timers_come_in_the_order_of_their_deadlines)
+/* Whether timers of 3, 1 and 2 units, added in less than one, come by their deadlines. */
+static int come_in_order(long long unit)
 {
-	int kq = kqueue(), i;
+	int kq = kqueue(), i, quick;
+	long long start = now_ns();
 	struct kevent ev;
-	TIMER(kq, 30, EV_ONESHOT, 0, 30);
-	TIMER(kq, 10, EV_ONESHOT, 0, 10);
-	TIMER(kq, 20, EV_ONESHOT, 0, 20);
+	TIMER(kq, 30, EV_ONESHOT, NOTE_NSECONDS, 3 * unit);
+	TIMER(kq, 10, EV_ONESHOT, NOTE_NSECONDS, 1 * unit);
+	TIMER(kq, 20, EV_ONESHOT, NOTE_NSECONDS, 2 * unit);
+	quick = now_ns() - start < unit;
 	/* Several may be due by now; there is room for one. */
 	for (i = 1; i <= 3; i++) {
 		EQ(collect(kq, &ev, 1, 10000), 1);
+		if (quick)
+			EQ(ev.ident, i * 10);
+	}
+	close(kq);
+	return quick;
+}
+
+CHECK(timers_come_in_the_order_of_their_deadlines)
+{
+	long long unit = 10 * MS;
+	while (!come_in_order(unit)) {
+		unit *= 2;
+		OK(unit < 2000 * MS);
+	}
+}
+
+CHECK(timers_due_together_come_in_the_order_of_their_deadlines)
+{
+	static const int order[] = { 30, 10, 20, 40 };
+	int kq = kqueue(), i;
+	long long now = wall_ns();
+	struct kevent ev;
+	for (i = 0; i < 4; i++)
+		TIMER(kq, order[i], EV_ONESHOT, NOTE_ABSTIME | NOTE_NSECONDS, now + (1000 + order[i]) * MS);
+	while (wall_ns() < now + 1050 * MS)
+		EQ(usleep(1000), 0);
+	for (i = 1; i <= 4; i++) {
+		EQ(collect(kq, &ev, 1, 0), 1);
 		EQ(ev.ident, i * 10);
 	}
 	close(kq);
@@ -360,6 +391,7 @@ CHECKS(
 	C(missed_periods_count_in_data)
 	C(late_retrieval_makes_no_drift)
 	C(timers_come_in_the_order_of_their_deadlines)
+	C(timers_due_together_come_in_the_order_of_their_deadlines)
 	C(an_absolute_time_is_waited_for)
 	C(an_absolute_time_in_seconds)
 	C(note_absolute_is_note_abstime)

@@ -53,6 +53,7 @@ ctests! {
     io_tcp_state
     life_cancel
     life_faults
+    life_faults_sources
     life_kqueue
     life_libkqueue
     life_limits

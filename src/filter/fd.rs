@@ -18,6 +18,7 @@
 //! connected yet, the wrong end of a pipe) would spin. It is *softened*: edge-triggered in
 //! epoll, and kept on the ready list by us for as long as its condition holds.
 
+use super::descriptors::{COLUMNS, Entry, SETS};
 use super::kind::Kind;
 use super::{Fate, Outcome, Queue, descriptor, ops, token};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EVFILT_EXCEPT, EVFILT_PROCDESC, EVFILT_READ};
@@ -27,178 +28,12 @@ use crate::sys::epoll::{self, Epoll};
 use crate::sys::{ask_twice, fd as sys_fd};
 use std::os::fd::{AsRawFd, RawFd};
 
-/// Knotes a descriptor's entry has places for: READ, WRITE, EXCEPT, PROCDESC.
-pub(crate) const COLUMNS: usize = 4;
-/// Epoll sets a kqueue has at most: as many as knotes that cannot share.
-pub(super) const SETS: usize = COLUMNS;
-
 /// `own` of a knote on a descriptor: bits 0–1 its set; bit 2 softened.
 const SET_MASK: u32 = 3;
 const SOFT: u32 = 4;
 
 /// What a parked entry asks epoll for: nothing, told once.
 const PARKED: u32 = epoll::ONESHOT | epoll::ET;
-
-/// One descriptor number. 56 bytes.
-#[derive(Clone, Copy)]
-struct Entry {
-    /// Counts, for each set, the files whose entries in it were given up; part of epoll's
-    /// token.
-    generations: [u32; SETS],
-    columns: [Slot; COLUMNS],
-    /// What each set was asked for: 0 if there is no entry in it.
-    armed: [u32; SETS],
-    /// SO_SNDBUF as last read; 0 if not.
-    send_buffer: u32,
-    kind: Kind,
-    /// There are knotes on it that are not in `columns`.
-    others: bool,
-}
-
-const VACANT: Entry = Entry {
-    generations: [0; SETS],
-    columns: [NONE; COLUMNS],
-    armed: [0; SETS],
-    send_buffer: 0,
-    kind: Kind::Unknown,
-    others: false,
-};
-
-impl Entry {
-    /// What epoll tells of the number's entry in a set.
-    fn token(&self, fd: RawFd, set: usize) -> u64 {
-        u64::from(self.generations[set] & 0x7fff_ffff) << 32 | u64::from(fd.unsigned_abs())
-    }
-}
-
-const CHUNK: usize = 64;
-
-/// All descriptors of a kqueue, indexed by number in chunks.
-#[derive(Default)]
-pub(crate) struct Descriptors {
-    chunks: Vec<Option<Box<[Entry; CHUNK]>>>,
-    /// The sets beside the kqueue's own epoll.
-    nested: [Option<Epoll>; SETS - 1],
-    /// Kqueues that are watched, by the number they are watched under.
-    pub(super) kqueues: std::collections::BTreeMap<RawFd, super::watched::Watched>,
-    /// epoll reported an entry nobody has: its file was closed under its number and
-    /// lives on elsewhere.
-    pub(crate) orphaned: bool,
-}
-
-#[cold]
-fn vacant_chunk() -> Box<[Entry; CHUNK]> {
-    Box::new([VACANT; CHUNK])
-}
-
-fn place(fd: RawFd) -> (usize, usize) {
-    let fd = usize::try_from(fd).unwrap_or(0);
-    (fd / CHUNK, fd % CHUNK)
-}
-
-impl Descriptors {
-    fn entry(&self, fd: RawFd) -> Option<&Entry> {
-        let (chunk, at) = place(fd);
-        Some(&self.chunks.get(chunk)?.as_ref()?[at])
-    }
-
-    fn known_mut(&mut self, fd: RawFd) -> Option<&mut Entry> {
-        let (chunk, at) = place(fd);
-        Some(&mut self.chunks.get_mut(chunk)?.as_mut()?[at])
-    }
-
-    fn entry_mut(&mut self, fd: RawFd) -> &mut Entry {
-        let (chunk, at) = place(fd);
-        if self.chunks.len() <= chunk {
-            self.grow(chunk);
-        }
-        &mut self.chunks[chunk].get_or_insert_with(vacant_chunk)[at]
-    }
-
-    #[cold]
-    fn grow(&mut self, chunk: usize) {
-        self.chunks.resize_with(chunk + 1, || None);
-    }
-
-    pub(crate) fn knote(&self, fd: RawFd, column: usize) -> Option<Slot> {
-        self.entry(fd).map(|entry| entry.columns[column]).filter(|&slot| slot != NONE)
-    }
-
-    pub(crate) fn set_knote(&mut self, fd: RawFd, column: usize, slot: Slot) {
-        self.entry_mut(fd).columns[column] = slot;
-    }
-
-    pub(crate) fn set_others(&mut self, fd: RawFd, others: bool) {
-        self.entry_mut(fd).others = others;
-    }
-
-    pub(crate) fn has_others(&self, fd: RawFd) -> bool {
-        self.entry(fd).is_some_and(|entry| entry.others)
-    }
-
-    /// Whether the books reach as far as the number, or nearly.
-    pub(crate) fn covers(&self, fd: RawFd) -> bool {
-        place(fd).0 < self.chunks.len() + 1024
-    }
-
-    /// What the descriptor is, looked up at the first question.
-    pub(crate) fn kind(&mut self, fd: RawFd) -> Kind {
-        let entry = self.entry_mut(fd);
-        if entry.kind == Kind::Unknown {
-            entry.kind = Kind::of(fd);
-        }
-        entry.kind
-    }
-
-    pub(super) fn set_kind(&mut self, fd: RawFd, kind: Kind) {
-        self.entry_mut(fd).kind = kind;
-    }
-
-    /// SO_SNDBUF, remembered; read again when more than half of it is `used`, since TCP
-    /// lets it grow with the load.
-    pub(crate) fn send_buffer(&mut self, fd: RawFd, used: usize) -> Result<usize> {
-        let entry = self.entry_mut(fd);
-        let known = usize::try_from(entry.send_buffer).unwrap_or(0);
-        if known == 0 || used > known / 2 {
-            let size = crate::sys::socket::send_buffer(fd)?;
-            entry.send_buffer = u32::try_from(size).unwrap_or(u32::MAX);
-            return Ok(size);
-        }
-        Ok(known)
-    }
-
-    fn token(&self, fd: RawFd, set: usize) -> u64 {
-        self.entry(fd).unwrap_or(&VACANT).token(fd, set)
-    }
-
-    /// A nested set by its number, from 1 on.
-    pub(crate) fn nested(&self, set: usize) -> Option<&Epoll> {
-        self.nested.get(set.checked_sub(1)?)?.as_ref()
-    }
-
-    pub(super) fn take_nested(&mut self, set: usize) -> Option<Epoll> {
-        self.nested.get_mut(set.checked_sub(1)?)?.take()
-    }
-
-    pub(super) fn put_nested(&mut self, set: usize, epoll: Epoll) {
-        if let Some(place) = set.checked_sub(1).and_then(|nested| self.nested.get_mut(nested)) {
-            *place = Some(epoll);
-        }
-    }
-
-    /// (number, what it was asked for, token) of every entry in a set.
-    pub(super) fn armed(&self, set: usize) -> Vec<(RawFd, u32, u64)> {
-        let mut armed = Vec::new();
-        for (chunk, entries) in self.chunks.iter().enumerate() {
-            for (at, entry) in entries.iter().flat_map(|entries| entries.iter().enumerate()) {
-                if let (true, Ok(number)) = (entry.armed[set] != 0, RawFd::try_from(chunk * CHUNK + at)) {
-                    armed.push((number, entry.armed[set], self.token(number, set)));
-                }
-            }
-        }
-        armed
-    }
-}
 
 /// The number epoll is given for a descriptor: a watched kqueue's stands for its epoll.
 pub(super) fn target(queue: &Queue, fd: RawFd) -> RawFd {
@@ -210,17 +45,20 @@ pub(super) fn target(queue: &Queue, fd: RawFd) -> RawFd {
     }
 }
 
+/// The epoll of a set, if it is there.
+pub(super) fn epoll_of(queue: &Queue, set: usize) -> Option<&Epoll> {
+    if set == 0 { Some(&queue.epoll) } else { queue.fds.nested(set) }
+}
+
 /// Runs `f` on a set, which is made if it is a nested one and missing.
 fn with_set<T>(queue: &mut Queue, set: usize, f: impl FnOnce(&Epoll) -> Result<T>) -> Result<T> {
-    let Some(nested) = set.checked_sub(1) else { return f(&queue.epoll) };
-    let slot = &mut queue.fds.nested[nested];
-    if slot.is_none() {
+    if epoll_of(queue, set).is_none() {
         let _creating = sys_fd::creating();
         let made = Epoll::new()?;
         queue.epoll.add(made.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;
-        *slot = Some(made);
+        queue.fds.put_nested(set, made);
     }
-    slot.as_ref().map_or(Err(Errno::EBADF), f)
+    epoll_of(queue, set).map_or(Err(Errno::EBADF), f)
 }
 
 fn set_of(knote: &Knote) -> usize {
@@ -302,10 +140,7 @@ fn apply(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
     let entry = queue.fds.entry_mut(fd);
     entry.armed[set] = wanted;
     if entry.armed == [0; SETS] {
-        // Nothing ties the number to its file any more.
-        entry.kind = Kind::Unknown;
-        entry.send_buffer = 0;
-        queue.fds.kqueues.remove(&fd);
+        queue.fds.untie(fd);
     }
     Ok(())
 }
@@ -464,17 +299,14 @@ pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
         entry.generations[set] = entry.generations[set].wrapping_add(1);
     }
     if !nested {
-        entry.kind = Kind::Unknown;
-        entry.send_buffer = 0;
-        queue.fds.kqueues.remove(&fd);
+        queue.fds.untie(fd);
     }
 }
 
 /// Whether a set has an entry for the file that a number names now. Asked by adding it
 /// once more, which changes nothing if it is there; EPOLL_CTL_MOD would report it anew.
 pub(super) fn is_registered(queue: &Queue, fd: RawFd, set: usize) -> bool {
-    let epoll = if set == 0 { Some(&*queue.epoll) } else { queue.fds.nested(set) };
-    let (Some(epoll), target) = (epoll, target(queue, fd)) else { return false };
+    let (Some(epoll), target) = (epoll_of(queue, set), target(queue, fd)) else { return false };
     match ask_twice(|| epoll.add(target, PARKED, queue.fds.token(fd, set))) {
         Err(Errno::EEXIST) => true,
         Ok(()) => {

@@ -41,6 +41,10 @@ impl Filter for Fs {
     }
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
+        if queue.knotes[slot].own == 0 {
+            // It may be one that could not be looked at before.
+            mounts::collect(queue);
+        }
         match queue.knotes[slot].own {
             0 => Outcome::NotReady,
             fflags => Outcome::Ready(Facts { fflags, again: true, ..Facts::default() }),

@@ -6,6 +6,7 @@
 //! [`Queue`] is the part of a kqueue a filter works on; it is always used under the
 //! kqueue's lock.
 
+pub(crate) mod descriptors;
 pub(crate) mod empty;
 pub(crate) mod except;
 pub(crate) mod fd;
@@ -234,7 +235,7 @@ pub(crate) mod token {
 pub(crate) struct Queue {
     pub(crate) epoll: Arc<Epoll>,
     pub(crate) knotes: Knotes,
-    pub(crate) fds: fd::Descriptors,
+    pub(crate) fds: descriptors::Descriptors,
     pub(crate) files: file::Files,
     pub(crate) timers: timers::Timers,
     /// Wakes whoever sleeps in the epoll.
@@ -272,7 +273,7 @@ impl Queue {
             entered: 0,
             epoll,
             knotes: Knotes::default(),
-            fds: fd::Descriptors::default(),
+            fds: descriptors::Descriptors::default(),
             files: file::Files::default(),
             timers: timers::Timers::default(),
             inodes: None,
@@ -357,7 +358,8 @@ impl Queue {
     /// Something said that a descriptor's file is gone: drops the knotes of which that is
     /// true. Others on the number may be of the file it names now.
     pub(crate) fn forget(&mut self, fd: RawFd) {
-        let mut suspects: Vec<Slot> = (0..fd::COLUMNS).filter_map(|column| self.fds.knote(fd, column)).collect();
+        let mut suspects: Vec<Slot> =
+            (0..descriptors::COLUMNS).filter_map(|column| self.fds.knote(fd, column)).collect();
         if self.fds.has_others(fd) {
             let served = |filter: &i16| ROWS[row_of(*filter)].is_some_and(|row| row.on_descriptor());
             let others = (1..ROW_FILE_READ).map(|row| -i16::from(row)).filter(served);

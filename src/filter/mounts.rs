@@ -6,7 +6,7 @@
 //! always has, by edges: each change is one. The other is asked whether that was a change.
 //! What changed is told by comparing the table with the one before.
 
-use super::{Queue, token};
+use super::{AGAIN, Queue, token};
 use crate::abi::{VQ_MOUNT, VQ_UNMOUNT};
 use crate::errno::Result;
 use crate::knote::Slot;
@@ -23,6 +23,8 @@ pub(crate) struct Mounts {
     bell: MountTable,
     fact: MountTable,
     last: Table,
+    /// It has changed, and could not be read.
+    unread: bool,
     knotes: Vec<Slot>,
 }
 
@@ -32,7 +34,7 @@ pub(super) fn join(queue: &mut Queue, slot: Slot) -> Result<()> {
         let (bell, fact) = (MountTable::open()?, MountTable::open()?);
         let last = parse(&fact.text()?);
         ring(&queue.epoll, &bell)?;
-        queue.mounts = Some(Mounts { bell, fact, last, knotes: Vec::new() });
+        queue.mounts = Some(Mounts { bell, fact, last, unread: false, knotes: Vec::new() });
     }
     // What happened before is not for the new one.
     collect(queue);
@@ -63,11 +65,18 @@ pub(super) fn enter(queue: &Queue, epoll: &Epoll) -> Result<()> {
 /// The table may have changed: notes in each knote's `own` what it asked for.
 pub(crate) fn collect(queue: &mut Queue) {
     let Some(mounts) = &mut queue.mounts else { return };
-    if !mounts.fact.has_changed() {
+    if !mounts.fact.has_changed() && !mounts.unread {
         return;
     }
     // A change while it is read rings again.
-    let Ok(now) = mounts.fact.text().map(|text| parse(&text)) else { return };
+    let text = mounts.fact.text();
+    mounts.unread = text.is_err();
+    let Ok(now) = text.map(|text| parse(&text)) else {
+        for slot in mounts.knotes.clone() {
+            let _ = queue.look_again(slot, AGAIN);
+        }
+        return;
+    };
     let hints = difference(&mounts.last, &now);
     mounts.last = now;
     for &slot in &mounts.knotes {

@@ -29,7 +29,7 @@ pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Resul
     for number in inner {
         super::fd::refresh(queue, number);
     }
-    for set in (1..super::fd::SETS).rev() {
+    for set in (1..super::descriptors::SETS).rev() {
         if queue.fds.nested(set).is_some() {
             let _ = renew_nested(queue, set);
         }
@@ -61,7 +61,7 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
     mounts::enter(queue, &new)?;
     processes::enter(queue, &new)?;
     signals::enter(queue, &new)?;
-    for set in 1..super::fd::SETS {
+    for set in 1..super::descriptors::SETS {
         if let Some(nested) = queue.fds.nested(set) {
             new.add(nested.as_raw_fd(), epoll::IN, token::SETS + set as u64)?;
         }
@@ -79,12 +79,10 @@ fn renew_own(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) ->
 
 /// Has epoll report everything that is ready once more: reports went lost with a thread.
 pub(crate) fn ask_anew(queue: &mut Queue) {
-    let own = queue.epoll.clone();
-    for set in 0..super::fd::SETS {
+    for set in 0..super::descriptors::SETS {
         for (number, armed, token) in queue.fds.armed(set) {
-            let target = super::fd::target(queue, number);
-            if let Some(epoll) = if set == 0 { Some(&*own) } else { queue.fds.nested(set) } {
-                let _ = epoll.modify(target, armed, token);
+            if let Some(epoll) = super::fd::epoll_of(queue, set) {
+                let _ = epoll.modify(super::fd::target(queue, number), armed, token);
             }
         }
     }

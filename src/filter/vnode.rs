@@ -34,7 +34,7 @@ pub(crate) struct Vnode;
 pub(crate) struct Watched {
     kept: Kept,
     /// What tells the file from a later one in the same inode.
-    handle: u64,
+    handle: Option<u64>,
     /// Hints gathered and not taken back.
     found: u32,
     watch: Option<Watch>,
@@ -62,8 +62,9 @@ fn look(queue: &mut Queue, slot: Slot) -> Result<(RawFd, Status)> {
 /// The same, and surely, where a file may have come into the inode of one that is gone.
 fn look_closely(queue: &mut Queue, slot: Slot) -> Result<(RawFd, Status)> {
     let (fd, now) = look(queue, slot)?;
-    let handle = queue.vnodes.get(queue.knotes[slot].own).handle;
-    if file::handle(fd) == handle { Ok((fd, now)) } else { Err(Errno::ENOENT) }
+    // A handle that is not to be had says nothing.
+    let handles = queue.vnodes.get(queue.knotes[slot].own).handle.zip(file::handle(fd));
+    if handles.is_none_or(|(then, now)| then == now) { Ok((fd, now)) } else { Err(Errno::ENOENT) }
 }
 
 /// Begins to watch for `asked`, by inotify or else by a timer.

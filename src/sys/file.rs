@@ -103,8 +103,9 @@ pub(crate) fn is_anonymous_pipe(fd: RawFd) -> bool {
 }
 
 /// A number that tells a file from a later one with the same inode number: its handle,
-/// which has the inode's generation, in short. 0 where the file system gives none.
-pub(crate) fn handle(fd: RawFd) -> u64 {
+/// which has the inode's generation, in short. `None` where the file system gives none, or
+/// memory is short.
+pub(crate) fn handle(fd: RawFd) -> Option<u64> {
     const ROOM: usize = 128;
     #[repr(C)]
     struct Handle {
@@ -119,11 +120,11 @@ pub(crate) fn handle(fd: RawFd) -> u64 {
     let ret =
         unsafe { libc::syscall(libc::SYS_name_to_handle_at, at, c"".as_ptr(), &raw mut handle, &raw mut mount, flags) };
     if ret != 0 {
-        return 0;
+        return None;
     }
     let used = handle.data.get(..usize::try_from(handle.bytes).unwrap_or(0)).unwrap_or(&[]);
-    // FNV-1a; never 0.
-    used.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, &b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)) | 1
+    // FNV-1a.
+    Some(used.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, &b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)))
 }
 
 /// What sort of file a descriptor names, by fstat(2)'s mode.

@@ -15,7 +15,9 @@
 //! handed out means the same when it is put back (system(3) does that).
 //!
 //! One lock for changes, held with all signals blocked, because handlers may call sigaction().
-//! The hook itself takes none and allocates nothing.
+//! The hook itself takes none and allocates nothing, and neither does the program's change of
+//! a signal that was never watched. If the first watch came meanwhile, which may have put back
+//! the action from before, such a change is made once more.
 
 #![allow(unsafe_code)]
 
@@ -62,6 +64,8 @@ struct Signal {
     sent: AtomicU32,
     /// Knotes of all kqueues.
     watches: AtomicU32,
+    /// Some knote has watched it.
+    known: AtomicBool,
     /// The seat last given.
     last: AtomicUsize,
     seats: [Seat; SEATS],
@@ -71,6 +75,7 @@ static SIGNALS: [Signal; HIGHEST] = [const {
     Signal {
         sent: AtomicU32::new(0),
         watches: AtomicU32::new(0),
+        known: AtomicBool::new(false),
         last: AtomicUsize::new(0),
         seats: [const { Seat { handler: AtomicUsize::new(0), flags: AtomicI32::new(0), mask: AtomicU64::new(0) } };
             SEATS],
@@ -238,6 +243,7 @@ fn hook(signal: c_int) {
 pub(crate) fn watch(signal: c_int) {
     let Some(own) = of(signal) else { return };
     with_lock(|| {
+        own.known.store(true, Ordering::SeqCst);
         own.watches.fetch_add(1, Ordering::SeqCst);
         hook(signal);
     });
@@ -266,6 +272,11 @@ fn is_watched(signal: c_int) -> bool {
     of(signal).is_some_and(|own| own.watches.load(Ordering::SeqCst) > 0)
 }
 
+/// Whether changes of its action take the lock: some knote watches the signal, or did.
+fn is_known(signal: c_int) -> bool {
+    of(signal).is_some_and(|own| own.known.load(Ordering::SeqCst))
+}
+
 /// Takes over what was changed past [`change`], for these signals.
 pub(crate) fn compare(mask: u64) {
     for signal in members(mask) {
@@ -286,30 +297,45 @@ pub(crate) fn is_in_front() -> bool {
 /// EINVAL.
 pub(crate) fn change(signal: c_int, new: Option<&sigaction>) -> Result<sigaction> {
     IN_FRONT.store(true, Ordering::Relaxed);
-    let new = new.map(|&new| unhooked(signal, new));
-    if is_watched(signal) {
-        return with_lock(|| {
-            let old = unhooked(signal, get(signal)?);
-            new.map_or(Ok(()), |new| put(signal, &new))?;
-            Ok(old)
-        });
+    if is_known(signal) {
+        return with_lock(|| exchange(signal, new));
     }
     let mut old = MaybeUninit::<sigaction>::zeroed();
-    let new = new.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
-    // SAFETY: `new` is null or valid for the call; `old` has room.
-    zero(unsafe { libc_sigaction(signal, new, old.as_mut_ptr()) })?;
-    // Somebody may have begun to watch it meanwhile.
-    if !new.is_null() && is_watched(signal) {
-        compare(bit(signal));
+    let pointer = new.map_or(core::ptr::null(), core::ptr::from_ref);
+    // SAFETY: `pointer` is null or valid for the call; `old` has room.
+    zero(unsafe { libc_sigaction(signal, pointer, old.as_mut_ptr()) })?;
+    // The first watch came meanwhile: it may have put back what this has replaced.
+    if new.is_some() && is_known(signal) {
+        change(signal, new)?;
     }
     // SAFETY: zeroes are an action, and the call filled it in.
     Ok(unhooked(signal, unsafe { old.assume_init() }))
 }
 
+/// The same under the lock.
+fn exchange(signal: c_int, new: Option<&sigaction>) -> Result<sigaction> {
+    let old = unhooked(signal, get(signal)?);
+    new.map_or(Ok(()), |&new| put(signal, &unhooked(signal, new)))?;
+    Ok(old)
+}
+
 /// signal(2) for the program. Returns the handler from before. EINVAL.
 pub(crate) fn change_simply(signal: c_int, handler: usize) -> Result<usize> {
+    IN_FRONT.store(true, Ordering::Relaxed);
+    if is_known(signal) {
+        return with_lock(|| exchange_simply(signal, handler));
+    }
+    let old = libc_signal(signal, handler)?;
+    // As in `change`.
+    if is_known(signal) {
+        change_simply(signal, handler)?;
+    }
+    Ok(old)
+}
+
+/// The same under the lock.
+fn exchange_simply(signal: c_int, handler: usize) -> Result<usize> {
     if !is_watched(signal) {
-        IN_FRONT.store(true, Ordering::Relaxed);
         return libc_signal(signal, handler);
     }
     if handler == libc::SIG_ERR {
@@ -317,7 +343,7 @@ pub(crate) fn change_simply(signal: c_int, handler: usize) -> Result<usize> {
     }
     let own_signal = signals::set_from(bit(signal));
     let action = sigaction { sa_sigaction: handler, sa_flags: libc::SA_RESTART, sa_mask: own_signal, ..get(signal)? };
-    change(signal, Some(&action)).map(|old| old.sa_sigaction)
+    exchange(signal, Some(&action)).map(|old| old.sa_sigaction)
 }
 
 /// libc's signal(), which knows what siginterrupt(3) has asked for.
@@ -330,9 +356,6 @@ fn libc_signal(signal: c_int, handler: usize) -> Result<usize> {
     let old = unsafe { ssignal(signal, meant(handler)) };
     if old == libc::SIG_ERR {
         return Err(Errno::last());
-    }
-    if is_watched(signal) {
-        compare(bit(signal));
     }
     Ok(meant(old))
 }

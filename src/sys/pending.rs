@@ -171,16 +171,20 @@ fn take_one(mask: u64) -> Option<siginfo_t> {
 fn give_back(taken: &[siginfo_t]) {
     let to = if thread::is_librarys() { process::pid() } else { thread::tid() };
     for info in taken {
-        if queue(to, info) == Err(Errno::EPERM) {
+        let code = match queue(to, info) {
             // Not every origin can be told on behalf of another thread.
-            let mut info = *info;
-            info.si_code = libc::SI_QUEUE;
-            let _ = queue(to, &info);
-        }
+            Err(Errno::EPERM) => libc::SI_QUEUE,
+            // Others have used up RLIMIT_SIGPENDING since. This one is pending even so.
+            Err(Errno::EAGAIN) => libc::SI_USER,
+            _ => continue,
+        };
+        let mut info = *info;
+        info.si_code = code;
+        let _ = queue(to, &info);
     }
 }
 
-/// rt_tgsigqueueinfo(2). EPERM.
+/// rt_tgsigqueueinfo(2). EPERM, EAGAIN.
 fn queue(to: pid_t, info: &siginfo_t) -> Result<()> {
     let (pid, tid, number) = (c_long::from(process::pid()), c_long::from(to), c_long::from(info.si_signo));
     // SAFETY: `info` is valid.
