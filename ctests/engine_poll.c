@@ -464,6 +464,40 @@ CHECK(a_thread_that_polls_and_one_that_waits_both_get_on)
 	finish(kq, &s);
 }
 
+static int changes_end;
+
+static void *make_changes(void *kq)
+{
+	while (!__atomic_load_n(&changes_end, __ATOMIC_SEQ_CST)) {
+		OK(change(*(int *)kq, 2, EVFILT_USER, EV_ADD | EV_DISABLE, 0, 0, NULL) == 0);
+		usleep(100);
+	}
+	return NULL;
+}
+
+/* After a call that waited the library's thread looks after pollers, for as long as nobody
+ * waits again. Changes are no waiting. */
+CHECK(a_poller_is_served_while_another_thread_keeps_making_changes)
+{
+	struct source s = source_open(PIPE);
+	int i, kq = new_kqueue();
+	pthread_t thread;
+	OK(apply(kq, &s, EV_ADD, NULL) == 0);
+	OK(pthread_create(&thread, NULL, make_changes, &kq) == 0);
+	for (i = 0; i < 5; i++) {
+		EQ(write(s.peer, "x", 1), 1);
+		ONE(kq);
+		READABLE(kq);
+		drain(s.fd);
+		EQ(write(s.peer, "x", 1), 1);
+		ONE(kq);
+		drain(s.fd);
+	}
+	__atomic_store_n(&changes_end, 1, __ATOMIC_SEQ_CST);
+	OK(pthread_join(thread, NULL) == 0);
+	finish(kq, &s);
+}
+
 /* --- cost ---------------------------------------------------------------- */
 
 OVER_ALL(an_event_nobody_takes_costs_no_cpu_on_a)
@@ -526,6 +560,7 @@ CHECKS(C(a_new_kqueue_is_not_readable)
 	ALL(a_thread_in_poll_wakes_for_an_event_nobody_takes_on_a)
 	C(a_thread_in_poll_beside_a_sleeper_wakes_for_a_level_event)
 	C(a_thread_that_polls_and_one_that_waits_both_get_on)
+	C(a_poller_is_served_while_another_thread_keeps_making_changes)
 	ALL(an_event_nobody_takes_costs_no_cpu_on_a)
 	FDS(a_level_event_left_behind_costs_no_cpu_on_a)
 	C(polling_a_quiet_kqueue_costs_no_cpu));
