@@ -63,6 +63,35 @@ static void part_pipe(void) { collect_ready(0, 1); }
 static void part_socket(void) { collect_ready(1, 1); }
 static void part_five_sockets(void) { collect_ready(1, 5); }
 
+/* TIMES collects of 8 each, of 64 descriptors with unread data. */
+static void little_room(int flags)
+{
+	int kq = kqueue(), p[2], i, j, r;
+	for (i = 0; i < 64; i++) {
+		pair(1, p);
+		EQ(write(p[1], "abc", 3), 3);
+		set(p[0], EVFILT_READ, EV_ADD | flags, 0, 0);
+		apply(kq);
+	}
+	for (r = 0; r <= ROUNDS; r++) {
+		if (r)
+			mark(MARK_BEGIN);
+		for (i = 0; i < TIMES; i++) {
+			EQ(kevent(kq, NULL, 0, ev, 8, NULL), 8);
+			for (j = 0; j < 8 && flags; j++) {
+				set(ev[j].ident, EVFILT_READ, EV_ENABLE | flags, 0, 0);
+				apply(kq);
+			}
+		}
+		if (r)
+			mark(MARK_END);
+	}
+	close(kq);
+}
+
+static void part_room_for_8_of_64(void) { little_room(0); }
+static void part_room_for_8_of_64_dispatch(void) { little_room(EV_DISPATCH); }
+
 static void part_writable_socket(void)
 {
 	int kq = kqueue(), p[2], i, r;
@@ -289,6 +318,8 @@ static void part_fire_ten(void) { fire_timers(10); }
 
 static const struct { const char *name; void (*run)(void); } parts[] = {
 	{ "pipe", part_pipe }, { "socket", part_socket }, { "five_sockets", part_five_sockets },
+	{ "room_for_8_of_64", part_room_for_8_of_64 },
+	{ "room_for_8_of_64_dispatch", part_room_for_8_of_64_dispatch },
 	{ "writable_socket", part_writable_socket },
 	{ "sleep_pipe", part_sleep_pipe }, { "sleep_socket", part_sleep_socket },
 	{ "add_pipe", part_add_pipe }, { "add_socket", part_add_socket }, { "add_write", part_add_write },
@@ -406,6 +437,9 @@ static struct counts measured(const char *part)
 CHECK(a_ready_pipe_costs_one_wait_and_one_FIONREAD) { COSTS("pipe", c.wait == TIMES && c.fionread == TIMES && c.total == 2 * TIMES); }
 CHECK(a_ready_socket_costs_one_wait_and_one_FIONREAD) { COSTS("socket", c.wait == TIMES && c.fionread == TIMES && c.total == 2 * TIMES); }
 CHECK(five_ready_sockets_cost_one_wait_and_five_FIONREAD) { COSTS("five_sockets", c.wait == TIMES && c.fionread == 5 * TIMES && c.total == 6 * TIMES); }
+/* One of the eight waited since the last call and is asked anew; and the close is asked for. */
+CHECK(little_room_costs_three_calls_more_and_not_some_for_each_event) { COSTS("room_for_8_of_64", c.fionread == 8 * TIMES && c.total <= 12 * TIMES); }
+CHECK(little_room_costs_the_same_with_dispatch) { COSTS("room_for_8_of_64_dispatch", c.fionread == 8 * TIMES && c.epoll_ctl <= 9 * TIMES && c.total <= 20 * TIMES); }
 CHECK(a_writable_socket_costs_one_wait_and_one_SIOCOUTQ) { COSTS("writable_socket", c.wait == TIMES && c.outq == TIMES && c.total == 2 * TIMES); }
 CHECK(sleeping_for_a_pipe_costs_nothing_more) { COSTS("sleep_pipe", c.wait == 1 && c.fionread == 1 && c.total == 2); }
 CHECK(sleeping_for_a_socket_costs_nothing_more) { COSTS("sleep_socket", c.wait == 1 && c.fionread == 1 && c.total == 2); }
@@ -430,6 +464,8 @@ CHECKS(
 	C(a_ready_pipe_costs_one_wait_and_one_FIONREAD)
 	C(a_ready_socket_costs_one_wait_and_one_FIONREAD)
 	C(five_ready_sockets_cost_one_wait_and_five_FIONREAD)
+	C(little_room_costs_three_calls_more_and_not_some_for_each_event)
+	C(little_room_costs_the_same_with_dispatch)
 	C(a_writable_socket_costs_one_wait_and_one_SIOCOUTQ)
 	C(sleeping_for_a_pipe_costs_nothing_more)
 	C(sleeping_for_a_socket_costs_nothing_more)

@@ -359,6 +359,187 @@ CHECK(a_descriptor_that_becomes_ready_later_gets_its_turn)
 	source_close(&b);
 }
 
+/* --- more ready than there is room for ----------------------------------- */
+
+enum { THRONG = 64, STAYING = 100 };
+
+static struct source crowd[THRONG];
+
+/* THRONG readable sockets, by udata from 0 on. */
+static void crowd_open(int kq, int flags)
+{
+	int i;
+	for (i = 0; i < THRONG; i++) {
+		crowd[i] = source_open(SOCKET);
+		put(crowd[i].peer);
+		OK(apply(kq, &crowd[i], EV_ADD | flags, UD(i)) == 0);
+	}
+}
+
+static void crowd_close(int kq)
+{
+	int i;
+	OK(close(kq) == 0);
+	for (i = 0; i < THRONG; i++)
+		source_close(&crowd[i]);
+}
+
+/* One call that must fill its room. What is of the crowd is enabled again if it was
+ * dispatched, and counted by udata in turns[]; others get their count, too, up to n. */
+static void take(int kq, int room, int flags, int *turns, int n)
+{
+	struct kevent ev[THRONG];
+	int i;
+	EQ(collect(kq, ev, room, 10000), room);
+	for (i = 0; i < room; i++) {
+		uintptr_t which = (uintptr_t)ev[i].udata;
+		OK(!(ev[i].flags & EV_ERROR) && which < (uintptr_t)n);
+		turns[which]++;
+		if (flags && which < THRONG)
+			OK(apply(kq, &crowd[which], EV_ENABLE | flags, UD(which)) == 0);
+	}
+}
+
+/* Nobody comes twice more often than another, however little room there is. */
+static void crowd_takes_turns(int flags)
+{
+	static const int rooms[] = { 1, 2, 7, 8, 9, 63 };
+	size_t r;
+	int i, call;
+	for (r = 0; r < sizeof rooms / sizeof *rooms; r++) {
+		int kq = new_kqueue(), turns[THRONG] = {0}, least, most;
+		crowd_open(kq, flags);
+		for (call = 0; call * rooms[r] < 5 * THRONG; call++) {
+			take(kq, rooms[r], flags, turns, THRONG);
+			least = most = turns[0];
+			for (i = 1; i < THRONG; i++) {
+				least = turns[i] < least ? turns[i] : least;
+				most = turns[i] > most ? turns[i] : most;
+			}
+			if (most - least > 2)
+				FAIL("room %d, call %d: one came %d times, another %d", rooms[r], call, most, least);
+		}
+		crowd_close(kq);
+	}
+}
+
+CHECK(a_crowd_takes_turns_with_any_room) { crowd_takes_turns(0); }
+CHECK(a_crowd_that_is_dispatched_takes_turns_with_any_room) { crowd_takes_turns(EV_DISPATCH); }
+
+/* User events that stay triggered are on the list before the sockets, and stay there. */
+static void crowd_beside_staying_events(int flags)
+{
+	enum { ROOM = 8, ALL_OF_THEM = THRONG + STAYING };
+	int kq = new_kqueue(), turns[ALL_OF_THEM] = {0}, i;
+	for (i = 0; i < STAYING; i++)
+		OK(change(kq, (uintptr_t)i, EVFILT_USER, EV_ADD, NOTE_TRIGGER, 0, UD(THRONG + i)) == 0);
+	crowd_open(kq, flags);
+	for (i = 0; i * ROOM < 10 * ALL_OF_THEM; i++)
+		take(kq, ROOM, flags, turns, ALL_OF_THEM);
+	for (i = 0; i < ALL_OF_THEM; i++)
+		if (turns[i] < 5 || turns[i] > 20)
+			FAIL("%d came %d times, not about ten times", i, turns[i]);
+	crowd_close(kq);
+}
+
+CHECK(a_crowd_gets_its_turns_beside_user_events_that_stay) { crowd_beside_staying_events(0); }
+CHECK(a_dispatched_crowd_gets_its_turns_beside_user_events_that_stay) { crowd_beside_staying_events(EV_DISPATCH); }
+
+/* A user event, a timer, a signal, a file and a child each come soon, though the crowd
+ * would fill every call. */
+static void crowd_leaves_turns(int room, int flags)
+{
+	enum { LATE = THRONG, KINDS = THRONG + 5 };
+	char name[] = "/tmp/kqcrowdXXXXXX";
+	int kq = new_kqueue(), file = mkostemp(name, O_CLOEXEC), round, i, calls;
+	OK(file >= 0 && unlink(name) == 0);
+	signal(SIGUSR1, SIG_IGN);
+	OK(change(kq, 1, EVFILT_USER, EV_ADD | EV_CLEAR, 0, 0, UD(LATE)) == 0);
+	OK(change(kq, SIGUSR1, EVFILT_SIGNAL, EV_ADD, 0, 0, UD(LATE + 1)) == 0);
+	OK(change(kq, (uintptr_t)file, EVFILT_VNODE, EV_ADD | EV_CLEAR, NOTE_WRITE, 0, UD(LATE + 2)) == 0);
+	crowd_open(kq, flags);
+	for (round = 0; round < 4; round++) {
+		int turns[KINDS] = {0}, seen = 0;
+		pid_t pid = fork();
+		if (pid == 0)
+			_exit(0);
+		OK(pid > 0);
+		OK(change(kq, (uintptr_t)pid, EVFILT_PROC, EV_ADD, NOTE_EXIT, 0, UD(LATE + 3)) == 0);
+		OK(change(kq, 2, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 0, 1, UD(LATE + 4)) == 0);
+		take(kq, room, flags, turns, KINDS);
+		/* All of it has happened when this is over. */
+		EQ(waitid(P_PID, (id_t)pid, &(siginfo_t){0}, WEXITED | WNOWAIT), 0);
+		put(file);
+		OK(kill(getpid(), SIGUSR1) == 0);
+		OK(change(kq, 1, EVFILT_USER, EV_KEEPUDATA, NOTE_TRIGGER, 0, NULL) == 0);
+		pause_ms(3);
+		for (calls = 0; seen < 5; calls++) {
+			if (calls > 3 * KINDS / room + 3)
+				FAIL("room %d, round %d: in %d calls user %d, signal %d, vnode %d, proc %d, timer %d", room, round, calls,
+					turns[LATE], turns[LATE + 1], turns[LATE + 2], turns[LATE + 3], turns[LATE + 4]);
+			take(kq, room, flags, turns, KINDS);
+			for (i = seen = 0; i < 5; i++) {
+				OK(turns[LATE + i] <= 1);
+				seen += turns[LATE + i];
+			}
+		}
+		EQ(waitpid(pid, NULL, 0), pid);
+	}
+	OK(close(file) == 0);
+	crowd_close(kq);
+}
+
+CHECK(a_crowd_leaves_their_turns_to_other_kinds)
+{
+	crowd_leaves_turns(1, 0);
+	crowd_leaves_turns(8, 0);
+	crowd_leaves_turns(8, EV_DISPATCH);
+}
+
+/* Some of it waits in the library, and all of that is in epoll once more. */
+static void crowd_comes_whole(int flags)
+{
+	struct kevent ev[THRONG];
+	int room, i;
+	for (room = 1; room < THRONG; room++) {
+		int kq = new_kqueue(), turns[THRONG] = {0};
+		struct pollfd p = { .fd = kq, .events = POLLIN };
+		crowd_open(kq, flags);
+		EQ(poll(&p, 1, 10000), 1);
+		EQ(collect(kq, ev, room, 10000), room);
+		for (i = 0; i < THRONG && flags; i++)
+			OK(apply(kq, &crowd[i], EV_ENABLE | flags, UD(i)) == 0);
+		EQ(collect(kq, ev, THRONG, 0), THRONG);
+		for (i = 0; i < THRONG; i++)
+			EQ(turns[(uintptr_t)ev[i].udata]++, 0);
+		if (flags)
+			NONE(kq);
+		crowd_close(kq);
+	}
+}
+
+CHECK(a_crowd_comes_whole_after_a_part_of_it) { crowd_comes_whole(0); }
+CHECK(a_crowd_enabled_again_comes_whole_after_a_part_of_it) { crowd_comes_whole(EV_DISPATCH); }
+
+/* The close stands behind the crowd in epoll. */
+CHECK(a_closed_queue_that_a_crowd_kept_busy_is_noticed)
+{
+	static const int rooms[] = { 1, 2, 8, 32 };
+	int i, r, call;
+	for (r = 0; r < 4; r++)
+		for (i = 0; i < 10; i++) {
+			int kq = new_kqueue(), turns[THRONG] = {0};
+			struct kevent ev[THRONG];
+			crowd_open(kq, i % 2 ? EV_DISPATCH : 0);
+			for (call = 0; call < i; call++)
+				take(kq, rooms[r], i % 2 ? EV_DISPATCH : 0, turns, THRONG);
+			OK(close(kq) == 0);
+			FAILS(collect(kq, ev, rooms[r], 0), EBADF);
+			for (call = 0; call < THRONG; call++)
+				source_close(&crowd[call]);
+		}
+}
+
 CHECKS(C(fifteen_hundred_descriptor_events_come_in_one_call)
 	C(five_thousand_descriptor_events_come_in_one_call)
 	C(seven_hundred_copies_of_a_descriptor_are_added_one_by_one)
@@ -376,4 +557,12 @@ CHECKS(C(fifteen_hundred_descriptor_events_come_in_one_call)
 	C(the_two_knotes_of_one_descriptor_take_turns)
 	C(descriptors_files_and_user_events_take_turns)
 	C(a_timer_gets_its_turn_beside_ready_knotes)
-	C(a_descriptor_that_becomes_ready_later_gets_its_turn));
+	C(a_descriptor_that_becomes_ready_later_gets_its_turn)
+	C(a_crowd_takes_turns_with_any_room)
+	C(a_crowd_that_is_dispatched_takes_turns_with_any_room)
+	C(a_crowd_gets_its_turns_beside_user_events_that_stay)
+	C(a_dispatched_crowd_gets_its_turns_beside_user_events_that_stay)
+	C(a_crowd_leaves_their_turns_to_other_kinds)
+	C(a_crowd_comes_whole_after_a_part_of_it)
+	C(a_crowd_enabled_again_comes_whole_after_a_part_of_it)
+	C(a_closed_queue_that_a_crowd_kept_busy_is_noticed));

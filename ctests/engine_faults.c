@@ -11,7 +11,8 @@ static struct bad bad_open(void)
 	struct bad b;
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	b.guard = guard_open(1);
-	b.gone = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	/* Far below what the kernel gives out unasked, so that no other thread gets it next. */
+	b.gone = mmap(UD(1ul << 32), page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	OK(b.gone != MAP_FAILED);
 	OK(munmap(b.gone, page) == 0);
 	b.at[0] = UD(1);

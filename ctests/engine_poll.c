@@ -184,6 +184,38 @@ CHECK(it_stays_readable_until_the_last_event_is_taken)
 	OK(close(kq) == 0);
 }
 
+/* Some were seen by poll() and wait in the library, others came since. */
+CHECK(it_stays_readable_until_the_last_dispatched_socket_is_taken)
+{
+	struct source s[8];
+	struct kevent ev[9];
+	int i, early, late, room, left, kq = new_kqueue();
+	for (i = 0; i < 8; i++) {
+		s[i] = source_open(SOCKET);
+		put(s[i].peer);
+		OK(apply(kq, &s[i], EV_ADD | EV_DISPATCH | EV_DISABLE, NULL) == 0);
+	}
+	for (early = 1; early <= 4; early++)
+		for (late = 0; late <= 4; late++)
+			for (room = 1; room <= 9; room++) {
+				for (i = 0; i < early; i++)
+					OK(apply(kq, &s[i], EV_ENABLE | EV_DISPATCH, NULL) == 0);
+				READABLE(kq);
+				for (; i < early + late; i++)
+					OK(apply(kq, &s[i], EV_ENABLE | EV_DISPATCH, NULL) == 0);
+				for (left = early + late; left > 0; left -= i) {
+					READABLE(kq);
+					i = collect(kq, ev, room, room % 2 ? 0 : -1);
+					EQ(i, left < room ? left : room);
+				}
+				EQ(polled(kq, 0), 0);
+			}
+	QUIET(kq);
+	for (i = 0; i < 8; i++)
+		source_close(&s[i]);
+	OK(close(kq) == 0);
+}
+
 CHECK(an_event_made_by_a_change_makes_it_readable)
 {
 	struct source s = source_open(PIPE);
@@ -432,6 +464,40 @@ CHECK(a_thread_that_polls_and_one_that_waits_both_get_on)
 	finish(kq, &s);
 }
 
+static int changes_end;
+
+static void *make_changes(void *kq)
+{
+	while (!__atomic_load_n(&changes_end, __ATOMIC_SEQ_CST)) {
+		OK(change(*(int *)kq, 2, EVFILT_USER, EV_ADD | EV_DISABLE, 0, 0, NULL) == 0);
+		usleep(100);
+	}
+	return NULL;
+}
+
+/* After a call that waited the library's thread looks after pollers, for as long as nobody
+ * waits again. Changes are no waiting. */
+CHECK(a_poller_is_served_while_another_thread_keeps_making_changes)
+{
+	struct source s = source_open(PIPE);
+	int i, kq = new_kqueue();
+	pthread_t thread;
+	OK(apply(kq, &s, EV_ADD, NULL) == 0);
+	OK(pthread_create(&thread, NULL, make_changes, &kq) == 0);
+	for (i = 0; i < 5; i++) {
+		EQ(write(s.peer, "x", 1), 1);
+		ONE(kq);
+		READABLE(kq);
+		drain(s.fd);
+		EQ(write(s.peer, "x", 1), 1);
+		ONE(kq);
+		drain(s.fd);
+	}
+	__atomic_store_n(&changes_end, 1, __ATOMIC_SEQ_CST);
+	OK(pthread_join(thread, NULL) == 0);
+	finish(kq, &s);
+}
+
 /* --- cost ---------------------------------------------------------------- */
 
 OVER_ALL(an_event_nobody_takes_costs_no_cpu_on_a)
@@ -479,6 +545,7 @@ CHECKS(C(a_new_kqueue_is_not_readable)
 	FDS(a_level_event_keeps_it_readable_until_read_on_a)
 	FDS(a_cleared_event_leaves_it_unreadable_on_a)
 	C(it_stays_readable_until_the_last_event_is_taken)
+	C(it_stays_readable_until_the_last_dispatched_socket_is_taken)
 	C(an_event_made_by_a_change_makes_it_readable)
 	ALL(a_disabled_event_does_not_make_it_readable_on_a)
 	ALL(disabling_a_pending_event_makes_it_unreadable_on_a)
@@ -493,6 +560,7 @@ CHECKS(C(a_new_kqueue_is_not_readable)
 	ALL(a_thread_in_poll_wakes_for_an_event_nobody_takes_on_a)
 	C(a_thread_in_poll_beside_a_sleeper_wakes_for_a_level_event)
 	C(a_thread_that_polls_and_one_that_waits_both_get_on)
+	C(a_poller_is_served_while_another_thread_keeps_making_changes)
 	ALL(an_event_nobody_takes_costs_no_cpu_on_a)
 	FDS(a_level_event_left_behind_costs_no_cpu_on_a)
 	C(polling_a_quiet_kqueue_costs_no_cpu));

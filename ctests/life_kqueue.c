@@ -103,6 +103,18 @@ CHECK(a_change_after_close_is_EBADF)
 	FAILS(TRIGGER(kq, 1), EBADF);
 }
 
+CHECK(a_change_right_after_close_of_a_new_queue_is_EBADF)
+{
+	int i;
+	for (i = 0; i < 200; i++) {
+		int kq = kqueue();
+		if (i % 2)
+			USER_ADD(kq, 1);
+		close(kq);
+		FAILS(change(kq, 1, EVFILT_USER, EV_ADD, 0, 0, NULL), EBADF);
+	}
+}
+
 CHECK(a_number_reused_by_a_file_is_EBADF_and_left_alone)
 {
 	char path[] = "/tmp/kqlifeXXXXXX", text[8];
@@ -296,6 +308,40 @@ CHECK(a_call_right_after_dup2_collects_from_the_other_queue)
 	}
 }
 
+CHECK(a_change_right_after_dup2_is_made_to_the_other_queue)
+{
+	int i;
+	for (i = 0; i < 200; i++) {
+		int a = kqueue(), b = kqueue();
+		USER_ADD(b, 2);
+		OK(dup2(a, b) == b);
+		EQ(change(b, 1, EVFILT_USER, EV_ADD, NOTE_TRIGGER, 0, NULL), 0);
+		EQ(ONE(a).ident, 1);
+		close(a);
+		close(b);
+	}
+}
+
+/* Nothing was done with the copy before the original is closed, and its number another's. */
+CHECK(a_number_closed_while_an_unused_copy_lives_is_EBADF)
+{
+	int kq = kqueue(), copy, file;
+	struct kevent ev[1];
+	USER_ADD(kq, 1);
+	OK((copy = fcntl(kq, F_DUPFD_CLOEXEC, kq + 10)) >= 0);
+	close(kq);
+	FAILS(TRIGGER(kq, 1), EBADF);
+	FAILS(collect(kq, ev, 1, 0), EBADF);
+	file = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	EQ(file, kq);
+	FAILS(TRIGGER(file, 1), EBADF);
+	FAILS(collect(file, ev, 1, 0), EBADF);
+	EQ(TRIGGER(copy, 1), 0);
+	EQ(ONE(copy).ident, 1);
+	close(copy);
+	close(file);
+}
+
 CHECK(dup2_of_one_queue_over_another_ends_the_other)
 {
 	int a = kqueue(), b = kqueue();
@@ -303,8 +349,6 @@ CHECK(dup2_of_one_queue_over_another_ends_the_other)
 	USER_ADD(a, 1);
 	USER_ADD(b, 2);
 	put_to_sleep(&s, b, -1);
-	/* A call that has just begun would go on with the other queue. */
-	usleep(2000);
 	OK(dup2(a, b) == b);
 	ended_with_EBADF(&s);
 	libkqueue_drain_pending_close();
@@ -435,6 +479,7 @@ CHECKS(
 	C(a_number_that_is_no_queue_is_EBADF)
 	C(a_collect_right_after_close_is_EBADF)
 	C(a_change_after_close_is_EBADF)
+	C(a_change_right_after_close_of_a_new_queue_is_EBADF)
 	C(a_number_reused_by_a_file_is_EBADF_and_left_alone)
 	C(a_number_reused_by_a_pipe_is_EBADF_and_left_alone)
 	C(close_wakes_a_sleeper_without_knotes)
@@ -449,6 +494,8 @@ CHECKS(
 	C(f_dupfd_of_a_queue_is_the_queue)
 	C(dup2_of_a_queue_is_the_queue)
 	C(a_call_right_after_dup2_collects_from_the_other_queue)
+	C(a_change_right_after_dup2_is_made_to_the_other_queue)
+	C(a_number_closed_while_an_unused_copy_lives_is_EBADF)
 	C(dup2_of_one_queue_over_another_ends_the_other)
 	C(the_descriptor_is_a_fifo_that_cannot_be_read_or_written)
 	C(close_frees_every_descriptor_of_a_busy_queue)

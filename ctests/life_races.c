@@ -222,8 +222,8 @@ static void eight_start_at_once(int round)
 	crew_join(crew, 8);
 	EQ(made, 8);
 	libkqueue_drain_pending_close();
-	/* One thread serves them all. */
-	OK(count_threads() <= 2);
+	/* One thread serves them all. The crew may be listed for a moment after the joins. */
+	UNTIL(count_threads() <= 2);
 }
 
 CHECK(eight_threads_make_the_first_kqueue_at_once)

@@ -117,6 +117,65 @@ CHECK(a_handler_that_triggers_leaves_the_event_for_the_next_call)
 	OK(close(kq) == 0);
 }
 
+static int mid_call_kq, mid_call_error, mid_call_owed, mid_call_end;
+
+/* Triggers once for each event that was taken: a trigger that is lost ends them all. */
+static void trigger_mid_call(int signal)
+{
+	int e = errno;
+	(void)signal;
+	if (!__atomic_exchange_n(&mid_call_owed, 1, __ATOMIC_SEQ_CST) && trigger(mid_call_kq, 1) != 0)
+		mid_call_error = errno;
+	errno = e;
+}
+
+static void *interrupt(void *thread)
+{
+	while (!__atomic_load_n(&mid_call_end, __ATOMIC_SEQ_CST)) {
+		OK(pthread_kill(*(pthread_t *)thread, SIGUSR1) == 0);
+		usleep(20);
+	}
+	return NULL;
+}
+
+/* The interrupted call is at work most of the time, and sleeps now and then. */
+CHECK(a_handler_may_trigger_in_the_middle_of_any_call)
+{
+	int p[2], i, r, n = 0;
+	pthread_t self = pthread_self(), thread;
+	struct kevent ev[4];
+	long long until = now_ns() + 30000000000LL;
+	OK(sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = trigger_mid_call }, NULL) == 0);
+	mid_call_kq = new_kqueue();
+	OK(pipe2(p, O_CLOEXEC) == 0);
+	EQ(write(p[1], "x", 1), 1);
+	OK(add_user(mid_call_kq, 1, EV_CLEAR) == 0);
+	OK(pthread_create(&thread, NULL, interrupt, &self) == 0);
+	while (n < 2000) {
+		OK(now_ns() < until);
+		OK(change(mid_call_kq, p[0], EVFILT_READ, EV_ADD, 0, 0, NULL) == 0);
+		r = collect(mid_call_kq, ev, 4, 0);
+		OK(change(mid_call_kq, p[0], EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
+		for (i = 0; i < r; i++)
+			if (ev[i].filter == EVFILT_USER) {
+				n++;
+				__atomic_store_n(&mid_call_owed, 0, __ATOMIC_SEQ_CST);
+			}
+		/* The event comes in this call or, after EINTR, in the next. */
+		if (n % 2 && collect(mid_call_kq, ev, 1, 10000) == 1) {
+			n++;
+			__atomic_store_n(&mid_call_owed, 0, __ATOMIC_SEQ_CST);
+		}
+	}
+	__atomic_store_n(&mid_call_end, 1, __ATOMIC_SEQ_CST);
+	OK(pthread_join(thread, NULL) == 0);
+	EQ(mid_call_error, 0);
+	signal(SIGUSR1, SIG_DFL);
+	close(p[0]);
+	close(p[1]);
+	OK(close(mid_call_kq) == 0);
+}
+
 CHECK(a_timer_signal_interrupts_each_call_once)
 {
 	struct itimerval every = { { 0, 2000 }, { 0, 2000 } }, off = { { 0, 0 }, { 0, 0 } };
@@ -362,6 +421,7 @@ CHECKS(
 	C(a_handler_of_a_realtime_signal_is_EINTR)
 	C(a_handler_on_another_stack_is_EINTR)
 	C(a_handler_that_triggers_leaves_the_event_for_the_next_call)
+	C(a_handler_may_trigger_in_the_middle_of_any_call)
 	C(a_timer_signal_interrupts_each_call_once)
 	C(a_handler_in_another_thread_leaves_the_sleeper_asleep)
 	C(changes_of_an_interrupted_call_stay_made)

@@ -164,6 +164,38 @@ CHECK(fork_and_exit_carry_the_status)
 	finish();
 }
 
+/* The end is in the kernel behind the sockets, its knote waits for the fork already. */
+CHECK(fork_and_exit_are_one_event_with_little_room_and_much_else_ready)
+{
+	enum { OTHERS = 16 };
+	int room, i, s[OTHERS][2];
+	for (i = 0; i < OTHERS; i++) {
+		OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s[i]) == 0);
+		EQ(write(s[i][1], "x", 1), 1);
+	}
+	for (room = 1; room <= 9; room++) {
+		struct kevent ev[9];
+		struct pollfd p;
+		begin();
+		WATCH(kq, c.pid, NOTE_FORK | NOTE_EXIT);
+		command(&c, FORK);
+		p.fd = kq;
+		p.events = POLLIN;
+		EQ(poll(&p, 1, 10000), 1);
+		for (i = 0; i < OTHERS; i++)
+			EQ(change(kq, (uintptr_t)s[i][0], EVFILT_READ, EV_ADD, 0, 0, NULL), 0);
+		order(&c, EXIT_3);
+		until_zombie(c.pid);
+		EQ(collect(kq, ev, room, 0), room);
+		EQ(ev[0].ident, c.pid);
+		EQ(ev[0].fflags, NOTE_FORK | NOTE_EXIT);
+		EQ(ev[0].data, 3 << 8);
+		finish();
+	}
+	for (i = 0; i < OTHERS; i++)
+		OK(close(s[i][0]) == 0 && close(s[i][1]) == 0);
+}
+
 CHECK(fork_then_an_end_not_asked_for_is_the_last_event)
 {
 	struct kevent e;
@@ -519,6 +551,7 @@ CHECKS(
 	C(what_was_not_asked_for_is_not_reported)
 	C(fork_exec_and_exit_unread_are_one_event_with_the_status)
 	C(fork_and_exit_carry_the_status)
+	C(fork_and_exit_are_one_event_with_little_room_and_much_else_ready)
 	C(fork_then_an_end_not_asked_for_is_the_last_event)
 	C(own_forks_can_be_watched)
 	C(disabling_hides_a_fork_until_enabled)

@@ -1,6 +1,9 @@
 /* EVFILT_SIGNAL beside the program's own actions: handlers, SIG_IGN, SIG_DFL, exec. */
 #include "signal_util.h"
 #include <setjmp.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <termios.h>
 
 /* --- ignored and default actions ----------------------------------------- */
 
@@ -69,6 +72,85 @@ CHECK(a_signal_that_ends_the_process_still_does)
 		OK(WIFSIGNALED(status));
 		EQ(WTERMSIG(status), all[i]);
 	}
+}
+
+static volatile int zero;
+static char *page;
+
+static void fault(int n)
+{
+	switch (n) {
+	case SIGSEGV: *page = 1; break;
+	case SIGFPE: zero = 7 / zero; break;
+	default: __builtin_trap();
+	}
+}
+
+/* No thread can go on behind a fault of its own, whatever is ignored. */
+CHECK(a_fault_ends_the_process_though_it_is_ignored)
+{
+#ifdef __x86_64__
+	const int all[] = { SIGSEGV, SIGILL, SIGFPE };
+#else
+	const int all[] = { SIGSEGV };
+#endif
+	unsigned i;
+	page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	OK(page != MAP_FAILED);
+	for (i = 0; i < sizeof all / sizeof *all; i++) {
+		pid_t pid = fork();
+		int status;
+		if (pid == 0) {
+			int kq;
+			signal(all[i], SIG_IGN);
+			kq = watching(all[i]);
+			raise(all[i]);
+			SENT(kq, all[i], 1);
+			alarm(10);
+			fault(all[i]);
+			_exit(0);
+		}
+		EQ(waitpid(pid, &status, 0), pid);
+		OK(WIFSIGNALED(status));
+		EQ(WTERMSIG(status), all[i]);
+	}
+}
+
+/* As a shell does that stays in the background: nobody stops it for using its terminal. */
+CHECK(who_ignores_SIGTTOU_may_use_the_terminal_from_the_background)
+{
+	int status, master = posix_openpt(O_RDWR | O_NOCTTY);
+	pid_t pid;
+	OK(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+	pid = fork();
+	if (pid == 0) {
+		struct termios modes;
+		int terminal;
+		pid_t other;
+		OK(setsid() > 0);
+		terminal = open(ptsname(master), O_RDWR);
+		OK(terminal >= 0 && ioctl(terminal, TIOCSCTTY, 0) == 0);
+		signal(SIGHUP, SIG_IGN);
+		other = fork();
+		if (other == 0) {
+			int kq;
+			OK(setpgid(0, 0) == 0);
+			signal(SIGTTOU, SIG_IGN);
+			kq = watching(SIGTTOU);
+			OK(raise(SIGTTOU) == 0);
+			SENT(kq, SIGTTOU, 1);
+			alarm(10);
+			OK(tcgetattr(terminal, &modes) == 0);
+			OK(tcsetattr(terminal, TCSANOW, &modes) == 0);
+			_exit(0);
+		}
+		EQ(waitpid(other, &status, 0), other);
+		EQ(status, 0);
+		_exit(0);
+	}
+	EQ(waitpid(pid, &status, 0), pid);
+	EQ(status, 0);
+	OK(close(master) == 0);
 }
 
 CHECK(it_ends_the_process_again_when_its_handler_is_taken_away)
@@ -552,6 +634,8 @@ CHECKS(
 	C(ignored_after_the_watch_it_is_recorded_at_once)
 	C(signals_that_are_ignored_by_default_are_recorded)
 	C(a_signal_that_ends_the_process_still_does)
+	C(a_fault_ends_the_process_though_it_is_ignored)
+	C(who_ignores_SIGTTOU_may_use_the_terminal_from_the_background)
 	C(it_ends_the_process_again_when_its_handler_is_taken_away)
 	C(stop_and_continue_work_on_a_watched_process)
 	C(a_handler_gets_its_siginfo_context_and_mask)

@@ -51,6 +51,9 @@ CHECK(a_wait_for_the_signal_takes_it_as_it_was_sent)
 		EQ(info.si_code, SI_QUEUE);
 		EQ(info.si_pid, getpid());
 		EQ(info.si_value.sival_int, i);
+#ifdef __LP64__
+		EQ(info.si_errno, 0);
+#endif
 		EQ(is_pending(SIGUSR1), 0);
 		NONE(kq);
 		OK(kill(getpid(), SIGUSR1) == 0);

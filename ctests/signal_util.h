@@ -11,20 +11,20 @@
 #define MAYBE_UNUSED __attribute__((unused))
 
 /* Runs of the handlers below, the last signal, and the thread they ran in. */
-static volatile sig_atomic_t runs, other_runs, last_signal;
-static volatile pid_t ran_in;
+static _Atomic int runs, other_runs, last_signal;
+static _Atomic pid_t ran_in;
 
 MAYBE_UNUSED static void on_signal(int n)
 {
-	__atomic_store_n(&last_signal, n, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&ran_in, (pid_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
-	__atomic_add_fetch(&runs, 1, __ATOMIC_SEQ_CST);
+	last_signal = n;
+	ran_in = (pid_t)syscall(SYS_gettid);
+	runs++;
 }
 
 MAYBE_UNUSED static void on_signal_too(int n)
 {
 	(void)n;
-	__atomic_add_fetch(&other_runs, 1, __ATOMIC_SEQ_CST);
+	other_runs++;
 }
 
 MAYBE_UNUSED static void handle_with(int n, void (*handler)(int), int flags)

@@ -190,6 +190,15 @@ CHECK(rmdir_of_the_directory_is_delete)
 	end();
 }
 
+CHECK(chmod_before_rmdir_is_told_with_it)
+{
+	begin();
+	OK(chmod(in("d"), 0750) == 0 && rmdir(in("d")) == 0);
+	HINTS(kq, dir, NOTE_ATTRIB | NOTE_DELETE);
+	NONE(kq);
+	end();
+}
+
 CHECK(rmdir_is_delete_for_who_asks_for_it_alone)
 {
 	kq = new_kqueue();
@@ -342,6 +351,7 @@ CHECKS(
 	C(chmod_of_the_directory_is_attrib)
 	C(rename_of_the_directory_is_rename)
 	C(rmdir_of_the_directory_is_delete)
+	C(chmod_before_rmdir_is_told_with_it)
 	C(rmdir_is_delete_for_who_asks_for_it_alone)
 	C(rmdir_wakes_a_sleeping_call)
 	C(rmdir_after_the_directory_was_moved_is_delete)

@@ -288,6 +288,50 @@ CHECK(rename_read_and_written_times_do_not_mix)
 	end();
 }
 
+/* As those do that copy a file with its times. */
+CHECK(a_write_whose_times_were_set_back_is_told)
+{
+	kq = new_kqueue();
+	fd = file_of("f", 10);
+	WATCH(kq, fd, NOTE_WRITE);
+	EQ(pwrite(fd, "x", 1, 0), 1);
+	set_times(1000, 1000);
+	HINTS(kq, fd, NOTE_WRITE);
+	set_times(1000, 2000);
+	QUIET(kq);
+	set_times(-1, 3000);
+	QUIET(kq);
+	end();
+}
+
+CHECK(times_set_back_after_a_write_and_a_link_are_attrib)
+{
+	begin(10);
+	EQ(pwrite(fd, "x", 1, 0), 1);
+	OK(link(in("f"), in("g")) == 0);
+	HINTS(kq, fd, NOTE_WRITE | NOTE_LINK);
+	EQ(pwrite(fd, "x", 1, 0), 1);
+	OK(unlink(in("g")) == 0);
+	set_times(INT32_MAX, 1000);
+	HINTS(kq, fd, NOTE_WRITE | NOTE_DELETE | NOTE_ATTRIB);
+	end();
+}
+
+/* The kernel drops the watch with the last name if it is not the one that was opened. */
+CHECK(times_nobody_asked_for_are_no_write_when_the_last_name_goes)
+{
+	kq = new_kqueue();
+	fd = file_of("f", 10);
+	WATCH(kq, fd, NOTE_WRITE);
+	OK(link(in("f"), in("g")) == 0 && unlink(in("f")) == 0);
+	set_times(1000, 1000);
+	OK(unlink(in("g")) == 0);
+	QUIET(kq);
+	EQ(pwrite(fd, "x", 1, 0), 1);
+	HINTS(kq, fd, NOTE_WRITE);
+	end();
+}
+
 CHECK(open_read_and_close_are_told_who_asks)
 {
 	int other;
@@ -529,6 +573,9 @@ CHECKS(
 	C(rename_is_rename_by_any_name)
 	C(a_file_renamed_over_is_deleted)
 	C(rename_read_and_written_times_do_not_mix)
+	C(a_write_whose_times_were_set_back_is_told)
+	C(times_set_back_after_a_write_and_a_link_are_attrib)
+	C(times_nobody_asked_for_are_no_write_when_the_last_name_goes)
 	C(open_read_and_close_are_told_who_asks)
 	C(uses_are_not_told_who_does_not_ask)
 	C(only_the_hints_asked_for_come)

@@ -372,15 +372,16 @@ CHECK(a_forked_child_has_its_own_and_leaves_the_parents_alone)
 }
 
 /* Each of these threads waits in a queue of its own for the same file. */
-struct waiter { int kq; volatile int events; };
-static volatile int stop;
+struct waiter { int kq, events; };
+static int stop;
 
 static void *wait_for_it(void *arg)
 {
 	struct waiter *w = arg;
 	struct kevent ev;
-	while (!stop)
-		w->events += collect(w->kq, &ev, 1, 1) == 1;
+	while (!__atomic_load_n(&stop, __ATOMIC_SEQ_CST))
+		if (collect(w->kq, &ev, 1, 1) == 1)
+			__atomic_add_fetch(&w->events, 1, __ATOMIC_SEQ_CST);
 	return NULL;
 }
 
@@ -405,8 +406,8 @@ CHECK(a_change_before_the_call_is_seen_though_other_threads_read_the_queue)
 		EQ(ev.fflags, NOTE_WRITE);
 	}
 	for (i = 0; i < N; i++)
-		UNTIL(w[i].events > 0);
-	stop = 1;
+		UNTIL(__atomic_load_n(&w[i].events, __ATOMIC_SEQ_CST) > 0);
+	__atomic_store_n(&stop, 1, __ATOMIC_SEQ_CST);
 	for (i = 0; i < N; i++) {
 		OK(pthread_join(t[i], NULL) == 0);
 		close(w[i].kq);

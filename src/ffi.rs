@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code)]
 
+mod reentry;
 mod signal;
 
 use crate::abi::{KQUEUE_CLOEXEC, kevent};
@@ -31,7 +32,7 @@ fn enter(call: impl FnOnce() -> Result<c_int>) -> c_int {
 }
 
 fn create(function: &str) -> Result<c_int> {
-    let result = crate::kqueue::create();
+    let result = reentry::alone(crate::kqueue::create);
     debug::trace(function, format_args!("{result:?}"));
     result
 }
@@ -116,6 +117,7 @@ struct Call {
     round: Round,
     found: *mut Events,
     sleeper: MaybeUninit<Sleeper>,
+    thread: *const reentry::Thread,
 }
 
 /// The status of a call whose thread is to sleep.
@@ -142,13 +144,27 @@ unsafe extern "C" fn begin(call: *mut Call, found: *mut Events, kq: c_int, lists
     // SAFETY: as above.
     let events = unsafe { Output::new(lists.eventlist, nevents) };
     let request = Request { number: kq, changes, timeout };
+    let thread = reentry::thread();
     let (round, nap, sleeper) = (Round::new(Patience::Forever), MaybeUninit::uninit(), MaybeUninit::uninit());
     // SAFETY: the caller's promise.
     let place = unsafe { &mut *call.cast::<MaybeUninit<Call>>() };
-    let call = place.write(Call { nap, guard, request, events, round, found, sleeper });
+    let call = place.write(Call { nap, guard, request, events, round, found, sleeper, thread });
+    // SAFETY: the calling thread's own.
+    if !unsafe { &*thread }.begin() {
+        return put_off(call);
+    }
     // SAFETY: the caller's promise.
     let progress = crate::kqueue::kevent(&call.request, unsafe { &mut *found }, &mut call.events, &mut call.round);
     proceed(call, progress)
+}
+
+/// A call in the middle of another one of its thread.
+#[cold]
+#[inline(never)]
+fn put_off(call: &mut Call) -> c_int {
+    // SAFETY: the calling thread's own.
+    let result = unsafe { &*call.thread }.leave_behind(&call.request, &mut call.events);
+    ended(call, result)
 }
 
 /// Goes on after a sleep.
@@ -158,6 +174,8 @@ unsafe extern "C" fn begin(call: *mut Call, found: *mut Events, kq: c_int, lists
 unsafe extern "C" fn go_on(call: *mut Call) -> c_int {
     // SAFETY: the caller's promise.
     let call = unsafe { &mut *call };
+    // SAFETY: the calling thread's own.
+    unsafe { &*call.thread }.begin();
     // SAFETY: lent for the whole call.
     let found = unsafe { &mut *call.found };
     // SAFETY: the call has slept.
@@ -170,6 +188,8 @@ unsafe extern "C" fn go_on(call: *mut Call) -> c_int {
 
 /// What the program is told, or the preparations for a sleep.
 fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
+    // SAFETY: the calling thread's own.
+    unsafe { &*call.thread }.end();
     let result = match progress {
         Ok(Progress::Sleep(sleeper)) => {
             // SAFETY: lent for the whole call.
@@ -180,9 +200,15 @@ fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
             call.sleeper.write(sleeper);
             return ASLEEP;
         }
-        Ok(Progress::Done(count)) => c_int::try_from(count).map_err(|_| Errno::EINVAL),
+        Ok(Progress::Done(count)) => Ok(count),
         Err(errno) => Err(errno),
     };
+    ended(call, result)
+}
+
+/// Ends a call: what the program is told.
+fn ended(call: &Call, result: Result<usize>) -> c_int {
+    let result = result.and_then(|count| c_int::try_from(count).map_err(|_| Errno::EINVAL));
     let (kq, nchanges, room) = (call.request.number, call.request.changes.len(), call.events.room());
     debug::trace("kevent", format_args!("kq={kq} nchanges={nchanges} room={room} -> {result:?}"));
     call.guard.leave(result.err());
@@ -198,15 +224,21 @@ extern "C" fn cancelled(call: *mut c_void) {
     let call = unsafe { &mut *call.cast::<Call>() };
     // SAFETY: it is there while the call sleeps, and taken once.
     let sleeper = unsafe { call.sleeper.assume_init_read() };
+    // SAFETY: the calling thread's own.
+    let thread = unsafe { &*call.thread };
+    thread.begin();
     // SAFETY: lent for the whole call.
     sleeper.give_up(&call.request, unsafe { &*call.found });
+    thread.end();
 }
 
 /// Returns once every kqueue whose descriptor is closed has been freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn libkqueue_drain_pending_close() {
     enter(|| {
-        crate::kqueue::drain_pending_close();
-        Ok(0)
+        reentry::alone(|| {
+            crate::kqueue::drain_pending_close();
+            Ok(0)
+        })
     });
 }

@@ -307,6 +307,9 @@ pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
 /// once more, which changes nothing if it is there; EPOLL_CTL_MOD would report it anew.
 pub(super) fn is_registered(queue: &Queue, fd: RawFd, set: usize) -> bool {
     let (Some(epoll), target) = (epoll_of(queue, set), target(queue, fd)) else { return false };
+    // A number the program has closed may be a descriptor of ours for the moment that it is
+    // made: its entry could not be deleted once that has moved on.
+    let _creating = sys_fd::creating();
     match ask_twice(|| epoll.add(target, PARKED, queue.fds.token(fd, set))) {
         Err(Errno::EEXIST) => true,
         Ok(()) => {
@@ -417,6 +420,13 @@ pub(super) fn still_there(queue: &mut Queue, slot: Slot) -> bool {
 /// Whether epoll itself tells of the knote again for as long as it is ready.
 pub(crate) fn is_told_again(knote: &Knote) -> bool {
     knote.row < super::ROW_FILE_READ && ops(knote.row).column().is_some() && trigger(knote) == 0
+}
+
+/// Whether the knote comes onto the ready list by epoll's reports alone, and leaves it when
+/// it is handed out.
+pub(crate) fn is_told_by_epoll(knote: &Knote) -> bool {
+    let watched = knote.row < super::ROW_FILE_READ && ops(knote.row).column().is_some();
+    watched && !knote.has(state::FORCED) && trigger(knote) & epoll::ET == 0
 }
 
 /// Whether a ready level knote stays on our list: the softened do. One that was softened

@@ -40,6 +40,10 @@ impl Filter for Fs {
         Ok(())
     }
 
+    fn adds_up(&self) -> bool {
+        true
+    }
+
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
         if queue.knotes[slot].own == 0 {
             // It may be one that could not be looked at before.

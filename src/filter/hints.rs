@@ -25,6 +25,8 @@ pub(super) struct Kept {
     pub(super) status: Status,
     /// The last look found the link count changed, perhaps before all its news had come.
     relinked: bool,
+    /// The last look took a write for a time that was set, perhaps for the same reason.
+    retimed: bool,
 }
 
 /// Hints with an event of their own in inotify, the same for files and directories.
@@ -36,9 +38,12 @@ const PLAIN: [(u32, u32); 5] = [
     (NOTE_CLOSE_WRITE, IN_CLOSE_WRITE),
 ];
 /// Hints that have to be concluded, on files. An access time that was set shows as a read, and is
-/// told from one by the file's other times; a rename changes them too.
-const ON_FILES: [(u32, u32); 3] = [
-    (NOTE_WRITE | NOTE_EXTEND | NOTE_TRUNCATE, IN_MODIFY),
+/// told from one by the file's other times; a rename changes them too. A modification time that
+/// was set shows as a write, but with the access time as IN_ATTRIB: whoever asks for writes must
+/// hear of that, or a write before it would be taken for the former.
+const ON_FILES: [(u32, u32); 4] = [
+    (NOTE_WRITE, IN_MODIFY | IN_ATTRIB),
+    (NOTE_EXTEND | NOTE_TRUNCATE, IN_MODIFY),
     (NOTE_DELETE | NOTE_LINK, IN_ATTRIB),
     (NOTE_ATTRIB, IN_ATTRIB | IN_MODIFY | IN_ACCESS | IN_MOVE_SELF),
 ];
@@ -52,6 +57,9 @@ const ON_DIRECTORIES: [(u32, u32); 4] = [
     (NOTE_ATTRIB, IN_ATTRIB),
 ];
 
+/// News of entries that are directories.
+const DIRECTORIES: u32 = news::SUBDIRS | news::DIR_CAME | news::DIR_RENAMED;
+
 /// What inotify has to be asked for, for the hints in `asked`; 0: nothing.
 pub(super) fn mask(asked: u32, sort: Sort) -> u32 {
     let own: &[(u32, u32)] = if sort == Sort::Directory { &ON_DIRECTORIES } else { &ON_FILES };
@@ -64,14 +72,16 @@ pub(super) const TRACELESS: u32 = NOTE_OPEN | NOTE_READ | NOTE_CLOSE | NOTE_CLOS
 
 impl Kept {
     pub(super) fn new(status: Status) -> Kept {
-        Kept { status, relinked: false }
+        Kept { status, relinked: false, retimed: false }
     }
 
-    /// The news that must have been, by what is different, where there are none.
-    pub(super) fn assume(&self, now: &Status, renamed: bool) -> u32 {
+    /// The news that must have been, by what is different, where there are none. `dropped`: none
+    /// since the last name was removed, which has moved the second time on.
+    pub(super) fn assume(&self, now: &Status, renamed: bool, dropped: bool) -> u32 {
         let was = &self.status;
         let directory = now.sort == Sort::Directory;
-        let written = was.size != now.size || was.written != now.written;
+        let newer = was.written != now.written && (!dropped || now.written == now.changed);
+        let written = was.size != now.size || newer;
         let touched = was.access != now.access || was.links != now.links && !directory;
         let mut news = if renamed { IN_MOVE_SELF } else { 0 };
         if written {
@@ -91,13 +101,26 @@ impl Kept {
         if now.sort == Sort::Directory {
             hints |= directory(news, &was, now);
             self.status = *now;
+            if news & IN_ATTRIB == 0 {
+                self.status.access = was.access;
+            }
+            if news & DIRECTORIES == 0 && now.links > 0 {
+                self.status.links = was.links;
+            }
             return hints & asked;
         }
+        let explained_late = self.retimed && (was.changed, was.links) == (now.changed, now.links);
         if news & IN_MODIFY != 0 {
-            hints |= modified(news, &was, now, asked);
+            let found = modified(news, &was, now, asked);
+            self.retimed = found == NOTE_ATTRIB;
+            hints |= found;
             self.status.size = now.size;
         }
-        if news & IN_ATTRIB != 0 {
+        if news & (IN_ATTRIB | IN_MODIFY) == IN_ATTRIB && explained_late {
+            // News of the times that the last look has seen already: what it had was a write.
+            self.retimed = false;
+            hints |= NOTE_WRITE;
+        } else if news & IN_ATTRIB != 0 {
             hints |= self.altered(news, &was, now);
             self.status.links = now.links;
             self.status.access = now.access;
@@ -123,7 +146,7 @@ impl Kept {
             core::cmp::Ordering::Equal => return NOTE_ATTRIB,
         };
         // A write sets both times alike, a read moves the access time on: neither counts.
-        let written = news & IN_MODIFY != 0 || now.written == now.changed;
+        let written = news & IN_MODIFY != 0 && now.written >= was.changed || now.written == now.changed;
         let times = now.written != was.written && !written || now.read < was.read;
         if times || now.access != was.access { links | NOTE_ATTRIB } else { links }
     }
@@ -166,8 +189,37 @@ fn directory(news: u32, was: &Status, now: &Status) -> u32 {
     }
     if now.links == 0 {
         hints |= if was.links == 0 { 0 } else { NOTE_DELETE };
-    } else if any(IN_ATTRIB) {
+    }
+    // A removal by rename() shows as IN_ATTRIB, too.
+    if any(IN_ATTRIB) && (now.links > 0 || now.access != was.access) {
         hints |= NOTE_ATTRIB;
     }
     hints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::NOTE_WRITE;
+
+    fn file(written: i64, changed: i64) -> Status {
+        let (at_no_time, access) = ((0, 0), (0o100600, 0, 0));
+        let (written, changed) = ((written, 0), (changed, 0));
+        Status { identity: (1, 1), sort: Sort::Regular, access, links: 1, size: 9, read: at_no_time, written, changed }
+    }
+
+    #[test]
+    fn a_write_is_told_though_its_look_saw_times_that_were_set_after_it() {
+        let mut kept = Kept::new(file(5, 5));
+        assert_eq!(kept.judge(IN_MODIFY, &file(1, 7), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
+        assert_eq!(kept.judge(IN_ATTRIB, &file(1, 7), NOTE_WRITE | NOTE_ATTRIB), NOTE_WRITE);
+        assert_eq!(kept.judge(IN_ATTRIB, &file(1, 8), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
+    }
+
+    #[test]
+    fn a_time_that_was_set_alone_is_no_write() {
+        let mut kept = Kept::new(file(5, 5));
+        assert_eq!(kept.judge(IN_MODIFY, &file(1, 7), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
+        assert_eq!(kept.judge(IN_ATTRIB, &file(1, 9), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
+    }
 }

@@ -133,6 +133,12 @@ pub(crate) trait Filter: Sync {
         false
     }
 
+    /// Whether what epoll still holds may belong to the event of a knote that is ready
+    /// already: its condition is made of news that come there.
+    fn adds_up(&self) -> bool {
+        self.on_descriptor()
+    }
+
     /// Is it ready, and with what? Consumes nothing.
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome;
 

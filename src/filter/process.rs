@@ -63,6 +63,10 @@ impl Filter for Process {
         processes::end_by_pidfd(queue, slot);
     }
 
+    fn adds_up(&self) -> bool {
+        true
+    }
+
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
         let (fflags, ended) = queue.watches.record(slot);
         if fflags == 0 {

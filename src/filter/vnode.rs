@@ -189,7 +189,8 @@ fn gather(queue: &mut Queue, slot: Slot) -> Result<()> {
     }
     let vnode = queue.vnodes.get(index);
     if vnode.polled || news & (news::LOST | news::UNWATCHED) != 0 {
-        news |= vnode.kept.assume(&now, is_renamed(vnode, fd));
+        let dropped = !vnode.polled && news & news::LOST == 0;
+        news |= vnode.kept.assume(&now, is_renamed(vnode, fd), dropped);
         if news & news::LOST != 0 {
             news |= news::ENTRIES | news::DIR_RENAMED;
         }

@@ -11,6 +11,7 @@
 //! holds one for each number, `live` one, and every call inside one.
 
 mod change;
+mod find;
 mod monitor;
 mod readable;
 mod table;
@@ -25,13 +26,13 @@ use crate::sync;
 use crate::sys::epoll::{Epoll, Events, Patience};
 use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
-use crate::sys::file;
 use crate::sys::fork::{self, PerProcess};
 use crate::sys::memory::{Input, Output};
 use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
 use crate::sys::sleep::Nap;
 use core::sync::atomic::{AtomicBool, Ordering};
+use find::{Found, Looks, find, find_inner};
 use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
 use std::os::fd::{AsRawFd, RawFd};
@@ -63,8 +64,7 @@ pub(crate) struct Kqueue {
     held: Held,
     /// Kqueues that watch this one. Outside the lock: a watcher holds its own.
     watchers: Watchers,
-    /// It is known under more numbers than one, so that each use of a number is checked.
-    aliased: AtomicBool,
+    looks: Looks,
     numbers: sync::Mutex<Vec<(RawFd, UserEnd)>>,
     monitor: Arc<monitor::Post>,
     /// The last field: it tells that all others are gone.
@@ -138,7 +138,7 @@ fn try_create() -> Result<RawFd> {
         epoll,
         held,
         watchers: Watchers::default(),
-        aliased: AtomicBool::new(false),
+        looks: Looks::new(),
         numbers: sync::Mutex::new(vec![(user.as_raw_fd(), note)]),
         monitor: post.clone(),
         life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
@@ -179,55 +179,6 @@ pub(crate) fn drain_pending_close() {
     process().table.wait_freed();
 }
 
-/// The kqueue that `number` names. EBADF.
-fn find(number: RawFd) -> Result<Arc<Kqueue>> {
-    let found = process().table.find(number);
-    match found {
-        Some(kqueue) if !kqueue.aliased.load(Ordering::Relaxed) => Ok(kqueue),
-        Some(kqueue) if file::inode(number) == Ok(kqueue.held.inode()) => Ok(kqueue),
-        Some(kqueue) => {
-            process().table.leave(number, &kqueue);
-            kqueue.numbers().retain(|(own, _)| *own != number);
-            adopt(number)
-        }
-        None => adopt(number),
-    }
-}
-
-/// Recognises a copy of a kqueue's descriptor by the pipe behind it. EBADF.
-fn adopt(number: RawFd) -> Result<Arc<Kqueue>> {
-    let inode = file::inode(number)?;
-    let all = process().table.all();
-    let (_, kqueue) = all.into_iter().find(|(_, kqueue)| kqueue.held.inode() == inode).ok_or(Errno::EBADF)?;
-    if file::sort(number)? != file::Sort::Fifo {
-        return Err(Errno::EBADF);
-    }
-    kqueue.aliased.store(true, Ordering::Relaxed);
-    let note = {
-        let _creating = fd::creating();
-        UserEnd::new(number, inode)?
-    };
-    kqueue.numbers().push((number, note));
-    if let Some(evicted) = process().table.enter(number, kqueue.clone())?
-        && !Arc::ptr_eq(&evicted, &kqueue)
-    {
-        evicted.numbers().retain(|(own, _)| *own != number);
-        evicted.end_if_closed();
-    }
-    if kqueue.is_closed() {
-        // It ended while it was entered.
-        process().table.leave(number, &kqueue);
-        return Err(Errno::EBADF);
-    }
-    Ok(kqueue)
-}
-
-/// The kqueue behind a number that a change names, for kqueues that watch kqueues.
-fn find_inner(number: RawFd) -> Option<Arc<dyn Inner>> {
-    let kqueue = process().table.find(number)?;
-    (file::inode(number) == Ok(kqueue.held.inode())).then_some(kqueue as Arc<dyn Inner>)
-}
-
 /// What a kevent(2) call asks for.
 #[derive(Clone, Copy)]
 pub(crate) struct Request {
@@ -239,7 +190,7 @@ pub(crate) struct Request {
 
 impl Request {
     /// What the timeout allows. EFAULT; EINVAL for what is no time.
-    fn patience(&self) -> Result<Patience> {
+    pub(crate) fn patience(&self) -> Result<Patience> {
         let Some(timeout) = self.timeout.iter().next() else { return Ok(Patience::Forever) };
         let timeout = timeout?;
         let seconds = u64::try_from(timeout.tv_sec).map_err(|_| Errno::EINVAL)?;
@@ -262,7 +213,7 @@ pub(crate) enum Progress {
 }
 
 /// A thread that sleeps in a kqueue, which lives as long.
-pub(crate) struct Sleeper(Arc<Kqueue>);
+pub(crate) struct Sleeper(Found);
 
 /// kevent(2): applies the changes, then collects events. EBADF, EFAULT, EINTR, EINVAL, and
 /// what a change is refused with.
@@ -273,9 +224,9 @@ pub(crate) fn kevent(
     round: &mut Round,
 ) -> Result<Progress> {
     loop {
-        let kqueue = find(request.number)?;
-        let step = call(&kqueue, request, found, events, round);
-        if let Some(progress) = progress(kqueue, request, step) {
+        let named = find(request.number)?;
+        let step = call(&named.kqueue, request, found, events, round);
+        if let Some(progress) = progress(named, request, step) {
             return progress;
         }
     }
@@ -285,7 +236,7 @@ impl Sleeper {
     /// The wait to make.
     pub(crate) fn nap(&self, found: &mut Events, room: usize, round: &mut Round) -> Nap {
         round.note_sleep();
-        Nap::new(self.0.epoll.as_raw_fd(), found, wait::most(room), round.left())
+        Nap::new(self.0.kqueue.epoll.as_raw_fd(), found, wait::most(room), round.left())
     }
 
     /// Goes on after a wait that went as `waited` says.
@@ -297,37 +248,38 @@ impl Sleeper {
         events: &mut Output<Kevent>,
         round: &mut Round,
     ) -> Result<Progress> {
-        let (kqueue, number) = (self.0, request.number);
+        let (named, number) = (self.0, request.number);
+        let kqueue = &named.kqueue;
         // Where it matters, the clock is read before anything else can take time.
         let ended = waited.is_err() || kqueue.is_closed() || found.iter().any(|(token, _)| token == token::SENTINEL);
         let slept = ended.then(|| round.has_slept());
-        let step = wait::wake_up(&kqueue, number, found, events, round, waited);
+        let step = wait::wake_up(kqueue, number, found, events, round, waited);
         // A thread that slept has seen its own kqueue end, and so has one whose number a new
         // kqueue has got since.
-        let renamed = || process().table.find(number).is_some_and(|there| !Arc::ptr_eq(&there, &kqueue));
+        let renamed = || process().table.find(number).is_some_and(|there| !Arc::ptr_eq(&there, kqueue));
         if let Err(errno) = step
             && (slept.unwrap_or_else(|| round.has_slept()) || renamed())
         {
             return Err(errno);
         }
-        progress(kqueue, request, step).unwrap_or_else(|| kevent(request, found, events, round))
+        progress(named, request, step).unwrap_or_else(|| kevent(request, found, events, round))
     }
 
     /// The thread was cancelled and does not come back.
     pub(crate) fn give_up(self, request: &Request, found: &Events) {
-        wait::give_up(&self.0, request.number, found);
+        wait::give_up(&self.0.kqueue, request.number, found);
     }
 }
 
-/// What a step means for its call. `None`: the kqueue had ended when the call began, and
-/// the number names another by now, by dup2() or as a new one.
-fn progress(kqueue: Arc<Kqueue>, request: &Request, step: Result<wait::Step>) -> Option<Result<Progress>> {
+/// What a step means for its call. `None`: the kqueue may have ended before the call began,
+/// and the number name another by now, by dup2() or as a new one.
+fn progress(named: Found, request: &Request, step: Result<wait::Step>) -> Option<Result<Progress>> {
     match step {
         Ok(wait::Step::Done(count)) => Some(Ok(Progress::Done(count))),
-        Ok(wait::Step::Sleep) => Some(Ok(Progress::Sleep(Sleeper(kqueue)))),
-        Err(Errno::EBADF) if kqueue.is_closed() => {
-            process().table.leave(request.number, &kqueue);
-            None
+        Ok(wait::Step::Sleep) => Some(Ok(Progress::Sleep(Sleeper(named)))),
+        Err(Errno::EBADF) if named.kqueue.is_closed() => {
+            process().table.leave(request.number, &named.kqueue);
+            named.certain.then_some(Err(Errno::EBADF))
         }
         Err(errno) => Some(Err(errno)),
     }

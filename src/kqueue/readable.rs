@@ -61,7 +61,7 @@ pub(super) struct Readable {
     pub(super) mark: Mark,
     /// E stands in the monitor's epoll.
     watched: bool,
-    /// Counts the calls that left it `Off`.
+    /// Counts the calls that collected and left it `Off`.
     leaves: u32,
     /// `leaves` at the last tick.
     ticked: u32,
@@ -195,6 +195,8 @@ pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call
             arm(kqueue, state);
         }
         (Mark::Off, Call::FoundNothing) => arm(kqueue, state),
+        // Who makes changes is not the one who collects: that one may be in poll() by now.
+        (Mark::Off, Call::Change) => keep_an_eye(kqueue, state),
         (Mark::Off, _) => left(kqueue, state),
     }
 }
@@ -229,6 +231,10 @@ fn clear_if_empty(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd) {
 /// The program has gone away with the kqueue `Off`: the monitor keeps an eye on that.
 fn left(kqueue: &Arc<Kqueue>, state: &mut State) {
     state.readable.leaves = state.readable.leaves.wrapping_add(1);
+    keep_an_eye(kqueue, state);
+}
+
+fn keep_an_eye(kqueue: &Arc<Kqueue>, state: &mut State) {
     if !state.readable.ticking {
         state.readable.ticking = true;
         state.readable.ticked = state.readable.leaves.wrapping_sub(1);

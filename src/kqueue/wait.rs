@@ -6,7 +6,8 @@
 //! watches goes to the tail. So with room for one event all take turns.
 //!
 //! Each wait asks for one event more than there is room for: fewer than that, and the
-//! close of the kqueue cannot have been left behind in epoll.
+//! close of the kqueue cannot have been left behind in epoll. What is left over is stale in
+//! the next call and costs two system calls to ask anew, so that call takes as many fewer.
 
 use super::readable::Call;
 use super::{Kqueue, Locked, State};
@@ -14,7 +15,7 @@ use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
 use crate::debug::{self, Named};
 use crate::errno::{Errno, Result};
 use crate::filter::{self, Facts, Fate, Outcome, Queue, inodes, mounts, processes, signals, timers, token};
-use crate::knote::{Slot, state};
+use crate::knote::{Knote, Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
 use crate::sys::memory::Output;
@@ -38,6 +39,8 @@ pub(crate) struct Round {
     asleep_since: u64,
     /// What is left of the patience, for the wait at hand.
     left: Patience,
+    /// How many events the wait at hand asks epoll for.
+    asked: usize,
     /// epoll may have more to tell than the last wait brought.
     more: bool,
     /// A level event went out whose condition may well still hold.
@@ -53,7 +56,16 @@ impl Round {
             Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
             _ => 0,
         };
-        Round { patience, deadline, asleep_since: 0, left: patience, more: false, level: false, interrupted: false }
+        Round {
+            patience,
+            deadline,
+            asleep_since: 0,
+            left: patience,
+            asked: 0,
+            more: false,
+            level: false,
+            interrupted: false,
+        }
     }
 
     /// Works out what is left of the patience. Once it has run out the next wait is the last.
@@ -154,10 +166,12 @@ fn go_on(
                     signals::before_sleep(&mut state.queue);
                 }
                 if state.queue.knotes.ready() == 0 && !round.is_over() {
+                    round.asked = most(out.room());
                     fall_asleep(kqueue, &mut state, number);
                     return Ok(Step::Sleep);
                 }
-                kqueue.epoll.look(found, most(out.room()))
+                round.asked = wanted(&state.queue, out.room());
+                kqueue.epoll.look(found, round.asked)
             }
         };
         let waited = match waited {
@@ -199,6 +213,25 @@ pub(super) fn most(room: usize) -> usize {
     room.saturating_add(1).min(BATCH)
 }
 
+/// The same beside what is on the ready list already. That is taken into account only where
+/// all that would be handed out comes from epoll and leaves the list for it: other knotes
+/// that stay, or that come onto the list by themselves, would overtake what is left in
+/// epoll, and an event that adds up would go out in part. With room for one event it is
+/// always a stale one, and only asking whether the kqueue is closed would come on top.
+fn wanted(queue: &Queue, room: usize) -> usize {
+    let ready = queue.knotes.ready();
+    if ready == 0 || room == 1 || !next(queue, room).all(filter::fd::is_told_by_epoll) {
+        return most(room);
+    }
+    most(room.saturating_sub(ready))
+}
+
+/// The knotes on the ready list that there is `room` for.
+fn next(queue: &Queue, room: usize) -> impl Iterator<Item = &Knote> {
+    let slots = core::iter::successors(queue.knotes.front(), |&slot| queue.knotes.after(slot));
+    slots.take(room).map(|slot| &queue.knotes[slot])
+}
+
 /// Gets a kqueue ready for a thread to sleep in its epoll, without the lock.
 fn fall_asleep(kqueue: &Kqueue, state: &mut State, number: RawFd) {
     super::readable::before_sleep(kqueue, state, number);
@@ -212,13 +245,20 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     if kqueue.is_closed() {
         return Err(Errno::EBADF);
     }
-    round.more = found.len() == most(room);
+    round.more = found.len() == round.asked;
     absorb(kqueue, state, found)?;
     if round.is_over() && state.queue.knotes.ready() == 0 {
         inodes::catch_up(&mut state.queue);
     }
-    if round.more && edge_waits(&state.queue, room) || signals::take_echo(&mut state.queue) {
-        merge_edges(kqueue, state, found, round)?;
+    if falls_short(&state.queue, room, round) {
+        round.asked = most(room.saturating_sub(state.queue.knotes.ready()));
+        kqueue.epoll.look(found, round.asked)?;
+        absorb(kqueue, state, found)?;
+        round.more = found.len() == round.asked;
+    }
+    let more = round.more && edge_waits(&state.queue, room) || falls_short(&state.queue, room, round);
+    if more || signals::take_echo(&mut state.queue) {
+        take_all(kqueue, state, found, round)?;
     }
     // A close may be hidden behind events there was no room for.
     if round.more && room < BATCH && kqueue.held.is_hung_up() {
@@ -228,18 +268,21 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     Ok(())
 }
 
-/// Whether one of the next `room` ready knotes is an edge of an earlier scan. epoll may
-/// hold another edge of it by now, and both are one event.
+/// Whether one of the next `room` ready knotes is an edge of an earlier scan, or the news of
+/// a process. epoll may hold another edge of it by now, and both are one event.
 fn edge_waits(queue: &Queue, room: usize) -> bool {
-    let next = core::iter::successors(queue.knotes.front(), |&slot| queue.knotes.after(slot));
-    next.take(room).any(|slot| {
-        let knote = &queue.knotes[slot];
-        knote.flags & EV_CLEAR != 0 && knote.hinted != queue.scan && filter::ops(knote.row).on_descriptor()
-    })
+    next(queue, room)
+        .any(|knote| knote.flags & EV_CLEAR != 0 && knote.hinted != queue.scan && filter::ops(knote.row).adds_up())
+}
+
+/// Whether a wait that was asked for fewer events, since others were ready, brought some of
+/// those once more, or what is no event. Nearly always the next wait makes up for that.
+fn falls_short(queue: &Queue, room: usize, round: &Round) -> bool {
+    round.more && round.asked < most(room) && queue.knotes.ready() <= room
 }
 
 /// Takes all that epoll holds, so that its edges meet those that wait on the ready list.
-fn merge_edges(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, round: &mut Round) -> Result<()> {
+fn take_all(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, round: &mut Round) -> Result<()> {
     for _ in 0..LOOKS {
         kqueue.epoll.look(found, BATCH)?;
         absorb(kqueue, state, found)?;

@@ -124,6 +124,10 @@ extern "C" fn enter<const SEAT: usize>(signal: c_int, info: *mut siginfo_t, cont
     let handler = of(signal).map_or(libc::SIG_IGN, |own| own.seats[SEAT].take_handler(signal));
     let runs = is_function(handler);
     signals::note_interruption(runs);
+    if !runs {
+        // SAFETY: as above.
+        step_aside(signal, unsafe { &*info }, SEAT);
+    }
     Guarded::set_errno(errno);
     if runs {
         // SAFETY: the program gave this function for the purpose; one of a single argument
@@ -131,6 +135,39 @@ extern "C" fn enter<const SEAT: usize>(signal: c_int, info: *mut siginfo_t, cont
         let handler = unsafe { transmute::<usize, Handler>(handler) };
         handler(signal, info, context);
     }
+}
+
+/// Behind the hook nothing runs, and the kernel itself goes by whether the signal is ignored:
+/// then it must find what the program has set, or would send the signal for ever. A thread
+/// cannot go on behind a fault, whatever is ignored; a process in the background may use its
+/// terminal if it ignores being stopped for it.
+fn step_aside(signal: c_int, info: &siginfo_t, seat: usize) {
+    let action = match signal {
+        _ if is_fault(signal, info.si_code) => libc::SIG_DFL,
+        libc::SIGTTIN | libc::SIGTTOU if info.si_code == SI_KERNEL => libc::SIG_IGN,
+        _ => return,
+    };
+    if let Ok(mut there) = get(signal)
+        && seat_of(there.sa_sigaction) == Some(seat)
+    {
+        there.sa_sigaction = action;
+        let _ = set(signal, &there);
+    }
+    if action == libc::SIG_DFL {
+        // Where the cause is not met again. It is blocked until the hook returns.
+        super::pending::give_back(&[*info]);
+    }
+}
+
+/// `si_code` of what the kernel sends without a reason of its own.
+const SI_KERNEL: c_int = 0x80;
+
+/// Whether a thread was stopped by what it did, which no ignoring lets it pass.
+fn is_fault(signal: c_int, code: c_int) -> bool {
+    /// A page in memory that nobody has touched went bad.
+    const BUS_MCEERR_AO: c_int = 5;
+    let faults = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
+    code > 0 && faults.contains(&signal) && (signal, code) != (libc::SIGBUS, BUS_MCEERR_AO)
 }
 
 impl Seat {

@@ -7,6 +7,7 @@ use super::{number, raw, retry, zero};
 use crate::errno::Result;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 pub(crate) use libc::{
     IN_ACCESS, IN_ATTRIB, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_IGNORED, IN_ISDIR, IN_MODIFY,
@@ -15,6 +16,11 @@ pub(crate) use libc::{
 
 /// Room for the longest event there is: a name of NAME_MAX bytes and its end.
 const LONGEST: usize = size_of::<libc::inotify_event>() + 256;
+
+/// How long the second half of a rename is waited for, by the number of the look, in ns. It
+/// comes at once, unless the thread that renames was preempted for its reader: a sleep lets it
+/// run again.
+const MOMENTS: [u64; 4] = [0, 20_000, 50_000, 200_000];
 
 /// One inotify instance. A user has 128 of them for all processes, so the library
 /// makes one for the process and no more.
@@ -73,11 +79,32 @@ impl Inotify {
 
     /// Reads what is queued, as much as `buf` holds. The second value says whether more
     /// may be there: the kernel stops early only for want of room.
+    ///
+    /// A rename is two events, queued one right after the other, and a reader may come between
+    /// them. Who reads a first half last waits a moment: none may follow.
     pub(crate) fn read<'b>(&self, buf: &'b mut [u8]) -> (Events<'b>, bool) {
-        let got = retry(|| raw::read(self.as_raw_fd(), buf)).unwrap_or(0);
-        let more = got + LONGEST > buf.len();
-        (Events { rest: buf.get(..got).unwrap_or(&[]) }, more)
+        let mut got = self.append(buf, 0);
+        for moment in MOMENTS {
+            if events(buf, got).last().is_none_or(|event| event.mask & IN_MOVED_FROM == 0) {
+                break;
+            }
+            if moment > 0 {
+                std::thread::sleep(Duration::from_nanos(moment));
+            }
+            got = self.append(buf, got);
+        }
+        (events(buf, got), got + LONGEST > buf.len())
     }
+
+    /// Reads into `buf` behind what it holds; how much it holds then.
+    fn append(&self, buf: &mut [u8], held: usize) -> usize {
+        let Some(room) = buf.get_mut(held..) else { return held };
+        held + retry(|| raw::read(self.as_raw_fd(), room)).unwrap_or(0)
+    }
+}
+
+fn events(buf: &[u8], held: usize) -> Events<'_> {
+    Events { rest: buf.get(..held).unwrap_or(&[]) }
 }
 
 /// The events of one read.
@@ -95,5 +122,45 @@ impl Iterator for Events<'_> {
         let name = usize::try_from(word(12)).unwrap_or(usize::MAX);
         self.rest = tail.get(name..).unwrap_or(&[]);
         Some(Event { wd: word(0) as i32, mask: word(4), cookie: word(8), named: name > 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An event without a name.
+    fn bytes(mask: u32, cookie: u32) -> Vec<u8> {
+        [1, mask, cookie, 0].iter().flat_map(|word: &u32| word.to_ne_bytes()).collect()
+    }
+
+    /// What is read where each read finds one event more, as beside a thread that renames.
+    fn read(queued: &[Vec<u8>]) -> Vec<u32> {
+        let mut ends = [0; 2];
+        // SAFETY: room for two descriptors.
+        zero(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_DIRECT | libc::O_NONBLOCK | libc::O_CLOEXEC) })
+            .expect("a pipe of packets");
+        // SAFETY: fresh and ours.
+        let [out, input] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+        for event in queued {
+            raw::write(input.as_raw_fd(), event).expect("room for an event");
+        }
+        let _creating = fd::creating();
+        let inotify = Inotify(Fd::new(out).expect("a descriptor"));
+        let mut buf = [0; 4096];
+        let (events, _) = inotify.read(&mut buf);
+        events.map(|event| event.mask).collect()
+    }
+
+    #[test]
+    fn the_second_half_of_a_rename_is_read_with_the_first() {
+        let halves = [bytes(IN_MOVED_FROM, 7), bytes(IN_MOVED_TO, 7), bytes(IN_MODIFY, 0)];
+        assert_eq!(read(&halves), [IN_MOVED_FROM, IN_MOVED_TO]);
+    }
+
+    #[test]
+    fn a_half_that_none_follows_is_handed_on() {
+        assert_eq!(read(&[bytes(IN_MOVED_FROM, 7)]), [IN_MOVED_FROM]);
+        assert_eq!(read(&[bytes(IN_MODIFY, 0), bytes(IN_MODIFY, 0)]), [IN_MODIFY]);
     }
 }

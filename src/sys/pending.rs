@@ -24,8 +24,13 @@ use core::mem::MaybeUninit;
 use libc::{c_int, c_long, pid_t, siginfo_t};
 use std::ffi::CString;
 
-/// In `si_errno`, which Linux leaves 0: counted already.
+/// Counted already.
 const MARK: c_int = 0x6b71;
+
+/// Where the mark is, in words of a siginfo: in the gap before what depends on the sort of
+/// signal, which the kernel keeps and no program sees. Without a gap, in `si_errno`, which
+/// Linux leaves 0.
+const MARKED: usize = if cfg!(target_pointer_width = "64") { 3 } else { 1 };
 
 /// The first signal of which several can be pending at once.
 const REALTIME: c_int = 32;
@@ -37,18 +42,27 @@ thread_local! {
     static LOOKED: Cell<bool> = const { Cell::new(false) };
 }
 
+fn place_of_mark(info: *mut siginfo_t) -> *mut c_int {
+    info.cast::<c_int>().wrapping_add(MARKED)
+}
+
 /// Whether a signal was counted before it came here. The mark is taken off.
 ///
 /// # Safety
 /// `info` must be valid for reads and writes.
 pub(super) unsafe fn unmark(info: *mut siginfo_t) -> bool {
-    // SAFETY: the caller's promise.
-    let errno = unsafe { &mut (*info).si_errno };
-    let marked = *errno == MARK;
+    // SAFETY: the caller's promise; a siginfo begins with more words than these.
+    let place = unsafe { &mut *place_of_mark(info) };
+    let marked = *place == MARK;
     if marked {
-        *errno = 0;
+        *place = 0;
     }
     marked
+}
+
+fn mark(info: &mut siginfo_t) {
+    // SAFETY: as in `unmark`.
+    unsafe { place_of_mark(info).write(MARK) };
 }
 
 /// The text of a /proc/*/status.
@@ -146,7 +160,7 @@ fn take(mask: u64) -> Vec<siginfo_t> {
         if !unsafe { unmark(&raw mut info) } {
             hook::note(info.si_signo);
         }
-        info.si_errno = MARK;
+        mark(&mut info);
         if info.si_signo >= REALTIME || taken.iter().all(|other| other.si_signo != info.si_signo) {
             taken.push(info);
         }
@@ -168,7 +182,8 @@ fn take_one(mask: u64) -> Option<siginfo_t> {
 }
 
 /// Sends taken signals to this thread again; the library's own thread, to the main one.
-fn give_back(taken: &[siginfo_t]) {
+/// Async-signal-safe.
+pub(super) fn give_back(taken: &[siginfo_t]) {
     let to = if thread::is_librarys() { process::pid() } else { thread::tid() };
     for info in taken {
         let code = match queue(to, info) {
