@@ -344,6 +344,56 @@ CHECK(a_thread_that_blocks_it_counts_what_was_sent_to_it)
 	OK(close(kq) == 0);
 }
 
+static _Atomic int may_return, may_end, laps;
+
+static void on_signal_slowly(int n)
+{
+	on_signal(n);
+	while (!may_return)
+		sched_yield();
+}
+
+static void *spin_until_the_end(void *arg)
+{
+	while (!may_end) {
+		laps++;
+		sched_yield();
+	}
+	return arg;
+}
+
+/* The one thread that takes the signal blocks it while it is in the handler. */
+CHECK(sent_again_while_the_handler_runs_elsewhere_the_handler_runs_again)
+{
+	pthread_t other;
+	int kq, i, before;
+	handle_with(SIGUSR1, on_signal_slowly, 0);
+	kq = watching(SIGUSR1);
+	OK(pthread_create(&other, NULL, spin_until_the_end, NULL) == 0);
+	mask_signal(SIG_BLOCK, SIGUSR1);
+	/* A thread that begins blocks everything. */
+	UNTIL(laps > 0);
+	for (i = 0; i < 50; i++) {
+		may_return = 0;
+		OK(kill(getpid(), SIGUSR1) == 0);
+		UNTIL(runs == 2 * i + 1);
+		SENT(kq, SIGUSR1, 1);
+		OK(kill(getpid(), SIGUSR1) == 0);
+		NONE(kq);
+		may_return = 1;
+		UNTIL(runs == 2 * i + 2);
+		SENT(kq, SIGUSR1, 1);
+		/* The thread has left the handler. */
+		before = laps;
+		UNTIL(laps > before + 1);
+	}
+	NONE(kq);
+	may_end = 1;
+	OK(pthread_join(other, NULL) == 0);
+	EQ(is_pending(SIGUSR1), 0);
+	OK(close(kq) == 0);
+}
+
 CHECKS(
 	C(a_blocked_signal_is_recorded_and_stays_pending)
 	C(sent_to_the_thread_it_is_recorded_too)
@@ -360,4 +410,5 @@ CHECKS(
 	C(blocked_in_all_threads_a_sleeper_counts_it)
 	C(a_signal_on_its_way_to_another_thread_is_left_alone)
 	C(a_thread_that_blocks_it_counts_what_was_sent_to_it)
+	C(sent_again_while_the_handler_runs_elsewhere_the_handler_runs_again)
 );

@@ -25,6 +25,7 @@ use super::thread::Guarded;
 use super::{bells, signal as signals, zero};
 use crate::errno::{Errno, Result};
 use crate::sync::{Guard, Mutex};
+use core::cell::Cell;
 use core::ffi::c_void;
 use core::mem::{MaybeUninit, transmute};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -69,7 +70,12 @@ struct Signal {
     /// The seat last given.
     last: AtomicUsize,
     seats: [Seat; SEATS],
+    /// Threads in which the program's handler runs, which blocks the signal meanwhile; 0: none.
+    handling: [AtomicI32; HANDLING],
 }
+
+/// How many such threads are kept in mind for a signal.
+const HANDLING: usize = 4;
 
 static SIGNALS: [Signal; HIGHEST] = [const {
     Signal {
@@ -79,6 +85,7 @@ static SIGNALS: [Signal; HIGHEST] = [const {
         last: AtomicUsize::new(0),
         seats: [const { Seat { handler: AtomicUsize::new(0), flags: AtomicI32::new(0), mask: AtomicU64::new(0) } };
             SEATS],
+        handling: [const { AtomicI32::new(0) }; HANDLING],
     }
 }; HIGHEST];
 
@@ -133,8 +140,51 @@ extern "C" fn enter<const SEAT: usize>(signal: c_int, info: *mut siginfo_t, cont
         // SAFETY: the program gave this function for the purpose; one of a single argument
         // ignores the others, as it does when the kernel calls it.
         let handler = unsafe { transmute::<usize, Handler>(handler) };
+        let handling = Handling::begin(signal);
         handler(signal, info, context);
+        handling.end();
     }
+}
+
+/// A place that says that this thread runs the handler of a signal. One whose handler never
+/// returns keeps it until the thread comes to do so again.
+struct Handling(Option<&'static AtomicI32>);
+
+impl Handling {
+    fn begin(signal: c_int) -> Handling {
+        let tid = own_tid();
+        let mut places = of(signal).map_or(&[][..], |own| &own.handling).iter();
+        Handling(places.find(|place| {
+            place.load(Ordering::Relaxed) == tid
+                || place.compare_exchange(0, tid, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        }))
+    }
+
+    fn end(self) {
+        if let Some(place) = self.0 {
+            place.store(0, Ordering::SeqCst);
+        }
+    }
+}
+
+thread_local! {
+    /// The thread's number, once it was asked for.
+    static TID: Cell<c_int> = const { Cell::new(0) };
+}
+
+fn own_tid() -> c_int {
+    if TID.get() == 0 {
+        TID.set(super::thread::tid());
+    }
+    TID.get()
+}
+
+/// The signals of `mask` whose handlers another thread runs, and so blocks for this while only.
+pub(super) fn handled_by(thread: c_int, mask: u64) -> u64 {
+    let runs = |signal: &c_int| {
+        of(*signal).is_some_and(|own| own.handling.iter().any(|place| place.load(Ordering::SeqCst) == thread))
+    };
+    members(mask).filter(runs).fold(0, |mask, signal| mask | bit(signal))
 }
 
 /// Behind the hook nothing runs, and the kernel itself goes by whether the signal is ignored:
@@ -435,6 +485,7 @@ impl ForkGuard {
 /// calls and atomics only.
 pub(super) fn reset_in_child() {
     bells::reset_in_child();
+    TID.set(0);
     for signal in 1..=64 {
         if of(signal).is_some_and(|own| own.watches.swap(0, Ordering::SeqCst) > 0) {
             unhook(signal);

@@ -141,7 +141,10 @@ fn blocked_everywhere(mask: u64) -> u64 {
         return 0;
     }
     let Some(threads) = process::threads() else { return 0 };
-    threads.iter().fold(mask, |mask, thread| {
+    let own = thread::tid();
+    threads.iter().fold(mask, |mask, &thread| {
+        // Where a handler runs it will be run once more.
+        let mask = if thread == own { mask } else { mask & !hook::handled_by(thread, mask) };
         let path = CString::new(format!("/proc/self/task/{thread}/status"));
         match path.ok().and_then(|path| Status::read(&path)) {
             Some(status) => mask & status.mask("SigBlk:").unwrap_or(0),
