@@ -180,7 +180,7 @@ fn unsafe_stands_in_ffi_and_sys_alone() {
 
 /// Functions that are cancellation points in libc, and std's that call them. Even where
 /// cancellation is off one of these may act on it, with locks held (`sys/raw.rs`).
-const CANCELLATION_POINTS: [&str; 37] = [
+const CANCELLATION_POINTS: [&str; 38] = [
     "libc::accept",
     "libc::accept4",
     "libc::close",
@@ -218,6 +218,7 @@ const CANCELLATION_POINTS: [&str; 37] = [
     "libc::write",
     "libc::writev",
     "std::fs::read_to_string",
+    "std::thread::sleep",
 ];
 
 #[test]

@@ -7,7 +7,6 @@ use super::{number, raw, retry, zero};
 use crate::errno::Result;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
 
 pub(crate) use libc::{
     IN_ACCESS, IN_ATTRIB, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_IGNORED, IN_ISDIR, IN_MODIFY,
@@ -89,7 +88,7 @@ impl Inotify {
                 break;
             }
             if moment > 0 {
-                std::thread::sleep(Duration::from_nanos(moment));
+                raw::pause(moment);
             }
             got = self.append(buf, got);
         }

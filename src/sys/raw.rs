@@ -37,13 +37,19 @@ pub(super) fn close(fd: RawFd) {
 
 /// poll(2) without waiting.
 pub(super) fn poll(set: &mut [libc::pollfd]) -> Result<usize> {
-    let now = clock::timespec(0);
+    retry(|| poll_for(set, 0))
+}
+
+/// Sleeps for some ns, or until a handler has run.
+pub(super) fn pause(ns: u64) {
+    let _ = poll_for(&mut [], ns);
+}
+
+fn poll_for(set: &mut [libc::pollfd], ns: u64) -> Result<usize> {
+    let time = clock::timespec(ns);
     let (no_mask, mask_size): (c_long, c_long) = (0, 8);
     // SAFETY: pointer and length describe `set`; the time lives through the call.
-    let ask = |set: &mut [libc::pollfd]| unsafe {
-        libc::syscall(libc::SYS_ppoll, set.as_mut_ptr(), set.len(), &raw const now, no_mask, mask_size)
-    };
-    retry(|| count(ask(set)))
+    count(unsafe { libc::syscall(libc::SYS_ppoll, set.as_mut_ptr(), set.len(), &raw const time, no_mask, mask_size) })
 }
 
 /// send(2) on a connected socket, or to the kernel.
