@@ -20,13 +20,15 @@
 
 use super::descriptors::{COLUMNS, Entry, SETS};
 use super::kind::Kind;
-use super::{Fate, Outcome, Queue, descriptor, ops, token};
+use super::watched::Watched;
+use super::{Fate, Inner, Outcome, Queue, descriptor, ops, token};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EVFILT_EXCEPT, EVFILT_PROCDESC, EVFILT_READ};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knote, NONE, Slot, state};
 use crate::sys::epoll::{self, Epoll};
 use crate::sys::{ask_twice, fd as sys_fd};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 /// `own` of a knote on a descriptor: bits 0–1 its set; bit 2 softened.
 const SET_MASK: u32 = 3;
@@ -35,13 +37,20 @@ const SOFT: u32 = 4;
 /// What a parked entry asks epoll for: nothing, told once.
 const PARKED: u32 = epoll::ONESHOT | epoll::ET;
 
-/// The number epoll is given for a descriptor: a watched kqueue's stands for its epoll.
-pub(super) fn target(queue: &Queue, fd: RawFd) -> RawFd {
+/// What epoll is given for a descriptor.
+pub(super) struct Target {
+    pub(super) number: RawFd,
+    /// A watched kqueue, whose epoll stands for it: that number is its own for as long.
+    _kqueue: Option<Arc<dyn Inner>>,
+}
+
+pub(super) fn target(queue: &Queue, fd: RawFd) -> Target {
     match queue.fds.entry(fd) {
         Some(Entry { kind: Kind::Kqueue, .. }) => {
-            queue.fds.kqueues.get(&fd).map_or(-1, super::watched::Watched::target)
+            let kqueue = queue.fds.kqueues.get(&fd).and_then(Watched::kqueue);
+            Target { number: kqueue.as_ref().map_or(-1, |kqueue| kqueue.epoll()), _kqueue: kqueue }
         }
-        _ => fd,
+        _ => Target { number: fd, _kqueue: None },
     }
 }
 
@@ -127,12 +136,12 @@ fn apply(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
     let mut crowded = false;
     let applied = with_set(queue, set, |epoll| match (armed, wanted) {
         (0, 0) => Ok(()),
-        (0, _) => match epoll.add(target, wanted, token) {
-            Err(Errno::EEXIST) => epoll.modify(target, wanted, token),
+        (0, _) => match epoll.add(target.number, wanted, token) {
+            Err(Errno::EEXIST) => epoll.modify(target.number, wanted, token),
             other => other.inspect_err(|&errno| crowded = errno == Errno::EINVAL),
         },
-        (_, 0) => epoll.delete(target).map_err(other_file),
-        _ => epoll.modify(target, wanted, token).map_err(other_file),
+        (_, 0) => epoll.delete(target.number).map_err(other_file),
+        _ => epoll.modify(target.number, wanted, token).map_err(other_file),
     });
     queue.crowded |= crowded;
     applied?;
@@ -256,14 +265,14 @@ pub(super) fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
 /// Enters a watched kqueue anew whose epoll was replaced: with the old one it fell out of
 /// the sets.
 pub(super) fn refresh(queue: &mut Queue, fd: RawFd) {
-    if !queue.fds.kqueues.get_mut(&fd).is_some_and(super::watched::Watched::was_renewed) {
+    if !queue.fds.kqueues.get_mut(&fd).is_some_and(Watched::was_renewed) {
         return;
     }
     let target = target(queue, fd);
     for set in 0..SETS {
         let (wanted, token) = (queue.fds.entry(fd).map_or(0, |entry| entry.armed[set]), queue.fds.token(fd, set));
         if wanted != 0 {
-            let _ = with_set(queue, set, |epoll| epoll.add(target, wanted, token));
+            let _ = with_set(queue, set, |epoll| epoll.add(target.number, wanted, token));
         }
     }
 }
@@ -310,10 +319,10 @@ pub(super) fn is_registered(queue: &Queue, fd: RawFd, set: usize) -> bool {
     // A number the program has closed may be a descriptor of ours for the moment that it is
     // made: its entry could not be deleted once that has moved on.
     let _creating = sys_fd::creating();
-    match ask_twice(|| epoll.add(target, PARKED, queue.fds.token(fd, set))) {
+    match ask_twice(|| epoll.add(target.number, PARKED, queue.fds.token(fd, set))) {
         Err(Errno::EEXIST) => true,
         Ok(()) => {
-            let _ = epoll.delete(target);
+            let _ = epoll.delete(target.number);
             false
         }
         Err(_) => false,
@@ -370,7 +379,7 @@ fn ask_anew(queue: &mut Queue, slot: Slot) -> core::result::Result<u32, Outcome>
         return Err(Outcome::Gone);
     }
     let events = i16::try_from(interest(knote.filter)).unwrap_or(0);
-    match u32::from(sys_fd::poll_now(target(queue, fd), events).unsigned_abs()) {
+    match u32::from(sys_fd::poll_now(target(queue, fd).number, events).unsigned_abs()) {
         0 => Err(unready(queue, slot, false)),
         mask => Ok(mask),
     }

@@ -82,7 +82,7 @@ pub(crate) fn ask_anew(queue: &mut Queue) {
     for set in 0..super::descriptors::SETS {
         for (number, armed, token) in queue.fds.armed(set) {
             if let Some(epoll) = super::fd::epoll_of(queue, set) {
-                let _ = epoll.modify(super::fd::target(queue, number), armed, token);
+                let _ = epoll.modify(super::fd::target(queue, number).number, armed, token);
             }
         }
     }
@@ -106,7 +106,7 @@ fn refill(queue: &mut Queue, set: usize, new: &Epoll) -> Result<()> {
     let mut gone: Vec<RawFd> = Vec::new();
     for (number, armed, token) in queue.fds.armed(set) {
         if super::fd::is_registered(queue, number, set) {
-            ask_twice(|| new.add(super::fd::target(queue, number), armed, token))?;
+            ask_twice(|| new.add(super::fd::target(queue, number).number, armed, token))?;
         } else {
             gone.push(number);
         }

@@ -5,7 +5,6 @@ use super::Inner;
 use super::letters::LetterBox;
 use crate::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 
 /// Who watches: a knote, reached by letter.
@@ -78,11 +77,6 @@ impl Watched {
     /// The kqueue, unless it is gone.
     pub(super) fn kqueue(&self) -> Option<Arc<dyn Inner>> {
         self.inner.upgrade()
-    }
-
-    /// The descriptor that stands for it in epoll; -1 once it is gone.
-    pub(super) fn target(&self) -> RawFd {
-        self.kqueue().map_or(-1, |kqueue| kqueue.epoll())
     }
 
     /// Whether its epoll was replaced since this was asked last.
