@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub(super) struct Looks(AtomicU32);
 
 impl Looks {
-    const FIRST: u32 = 8;
+    const FIRST: u32 = 4;
     const ALL: u32 = u32::MAX;
 
     pub(super) fn new() -> Looks {
