@@ -87,7 +87,7 @@ part_repeat() {
 }
 
 # Which call fails how, and checks that between them make every one of those calls. What the
-# loader could not do without (mmap, read, openat) fails in life_faults* only; what cannot fail
+# loader could not do without (mmap, read, pread64, openat) fails in life_faults* only; what cannot fail
 # with good arguments (rt_sigprocmask) nowhere.
 FAULTS='pipe2:EMFILE pipe2:ENFILE epoll_create1:EMFILE epoll_create1:ENOMEM epoll_ctl:ENOMEM
 	epoll_ctl:ENOSPC epoll_pwait2:EINTR epoll_pwait2:ENOSYS epoll_pwait2:EPERM epoll_pwait:EINTR
@@ -98,7 +98,7 @@ FAULTS='pipe2:EMFILE pipe2:ENFILE epoll_create1:EMFILE epoll_create1:ENOMEM epol
 	recvfrom:EAGAIN prctl:EPERM timerfd_settime:EINVAL pidfd_open:EMFILE
 	pidfd_open:ENOSYS waitid:EINTR bind:ENOMEM setsockopt:ENOMEM recvmmsg:ENOBUFS recvmmsg:EAGAIN
 	name_to_handle_at:EOPNOTSUPP fstatfs:ENOSYS rt_sigtimedwait:EAGAIN rt_tgsigqueueinfo:EAGAIN
-	inotify_rm_watch:EINVAL readlink:EACCES pread64:EIO ppoll:ENOMEM'
+	inotify_rm_watch:EINVAL readlink:EACCES ppoll:ENOMEM'
 FAULTY='life_kqueue.close_wakes_a_sleeper_with_a_timeout_and_knotes
 	life_kqueue.dup_of_a_queue_is_the_queue life_kqueue.close_frees_every_descriptor_of_a_busy_queue
 	life_process.a_forked_child_makes_queues_of_its_own
