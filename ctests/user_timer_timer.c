@@ -361,11 +361,15 @@ CHECK(an_absolute_timer_with_clear_comes_once_and_stays_registered)
 CHECK(an_absolute_and_a_relative_timer_share_a_queue)
 {
 	int kq = kqueue(), i, seen = 0;
+	long long due = wall_ns() + 100 * MS;
 	struct kevent ev;
-	TIMER(kq, 1, EV_ONESHOT, NOTE_ABSTIME | NOTE_NSECONDS, wall_ns() + 20 * MS);
+	TIMER(kq, 1, EV_ONESHOT, NOTE_ABSTIME | NOTE_NSECONDS, due);
 	TIMER(kq, 2, EV_ONESHOT, 0, 5);
 	for (i = 0; i < 2; i++) {
 		EQ(collect(kq, &ev, 1, 10000), 1);
+		/* On a machine that stood still both may be due at once. */
+		if (i == 0 && wall_ns() < due)
+			EQ(ev.ident, 2);
 		seen |= 1 << ev.ident;
 	}
 	EQ(seen, 1 << 1 | 1 << 2);
