@@ -39,6 +39,8 @@ pub(crate) struct Round {
     asleep_since: u64,
     /// What is left of the patience, for the wait at hand.
     left: Patience,
+    /// How long the thread may sleep before it has to look after signals, ns.
+    span: Option<u64>,
     /// How many events the wait at hand asks epoll for.
     asked: usize,
     /// epoll may have more to tell than the last wait brought.
@@ -61,6 +63,7 @@ impl Round {
             deadline,
             asleep_since: 0,
             left: patience,
+            span: None,
             asked: 0,
             more: false,
             level: false,
@@ -85,7 +88,11 @@ impl Round {
 
     /// How long the thread may sleep.
     pub(super) fn left(&self) -> Patience {
-        self.left
+        match (self.span, self.left) {
+            (Some(span), Patience::Nanos(left)) => Patience::Nanos(left.min(span)),
+            (Some(span), Patience::Forever) => Patience::Nanos(span),
+            (_, left) => left,
+        }
     }
 
     /// The thread goes to sleep now, with nothing left to be done before.
@@ -163,7 +170,7 @@ fn go_on(
                 round.look_at_the_clock();
                 signals::gather(&mut state.queue);
                 if state.queue.knotes.ready() == 0 && !round.is_over() {
-                    signals::before_sleep(&mut state.queue);
+                    round.span = signals::before_sleep(&mut state.queue);
                 }
                 if state.queue.knotes.ready() == 0 && !round.is_over() {
                     round.asked = most(out.room());
