@@ -307,7 +307,7 @@ impl Queue {
     /// Makes room for `more` knotes, at most one of them in the index. ENOMEM.
     pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
         self.knotes.reserve(more)?;
-        self.index.reserve(&self.knotes)
+        self.index.reserve()
     }
 
     /// Enters a knote where [`Queue::find`] looks.
