@@ -37,6 +37,7 @@ use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 use table::Table;
 pub(crate) use wait::Round;
 
@@ -110,8 +111,10 @@ pub(crate) fn create() -> Result<RawFd> {
     fork::install()?;
     match try_create() {
         Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
-            // What closed kqueues still hold may be what is missing.
+            // What closed kqueues still hold may be what is missing. Another thread may be about
+            // to free it.
             reap();
+            process().table.wait_freed_for(Duration::from_millis(100));
             try_create()
         }
         Err(Errno::ESRCH) => {
