@@ -24,15 +24,12 @@
 #![allow(unsafe_code)]
 
 use super::clock::Clock;
-use super::taken::{self, Mark, Taken};
+use super::taken::{self, MERGING, Mark, Taken};
 use super::{fd, hook, process, raw, signal, thread};
 use core::cell::Cell;
 use core::ffi::CStr;
 use libc::c_long;
 use std::ffi::CString;
-
-/// The first signal of which several can be pending at once.
-const REALTIME: i32 = 32;
 
 /// When to look again after what was given back, ns: first, and then after twice that.
 const SOON: u64 = 1_000_000;
@@ -41,8 +38,8 @@ const SOON: u64 = 1_000_000;
 struct Own {
     /// Given to this thread in this call, where it cannot have used them up.
     held: Cell<u64>,
-    /// Given to the process, and an echo is still to come.
-    returned: Cell<u64>,
+    /// Given to the process in this call, to rest there.
+    rested: Cell<u64>,
     /// Sent to the process, wherever they are now: to be looked after.
     common: Cell<u64>,
     /// When to do so next, and how long it is from the time before, ns; 0: there is no need.
@@ -54,7 +51,7 @@ thread_local! {
     static OWN: Own = const {
         Own {
             held: Cell::new(0),
-            returned: Cell::new(0),
+            rested: Cell::new(0),
             common: Cell::new(0),
             next: Cell::new(0),
             step: Cell::new(0),
@@ -103,7 +100,7 @@ fn pending(mask: u64) -> u64 {
 pub(crate) fn begin(mask: u64) -> bool {
     OWN.with(|own| {
         own.held.set(0);
-        own.returned.set(0);
+        own.rested.set(0);
         own.look(mask)
     })
 }
@@ -140,12 +137,14 @@ impl Own {
         }
         // Without /proc nobody knows whose they are. The next call looks again.
         let Some(status) = Status::of_thread() else { return false };
-        let mut shared = pending & status.mask("ShdPnd:").unwrap_or(0) & !self.returned.take();
+        let mut shared = pending & status.mask("ShdPnd:").unwrap_or(0);
         let mut own = pending & status.mask("SigPnd:").unwrap_or(0) & !self.held.get();
         if thread::is_librarys() {
             // What is for the monitor alone is not the program's.
             own = 0;
             shared &= !taken::resting();
+        } else {
+            shared &= !(self.rested.get() & taken::resting());
         }
         let alone = status.field("Threads:") == Some("2");
         due |= !alone && self.next.get() == 0;
@@ -197,17 +196,21 @@ impl Own {
             let bit = hook::bit(signal.number());
             // One that has others before it stays behind them.
             let first = !alone && old & bit == 0;
-            let rests = first && !passing && hook::is_handled(signal.number());
+            let rests = match passing {
+                // It was put there since this thread looked.
+                true => taken::resting() & bit != 0,
+                false => first && bit & MERGING != 0 && hook::is_handled(signal.number()),
+            };
             if mark == Mark::Process {
                 self.common.set(self.common.get() | bit);
                 let _ = LEGACY.try_with(|_| ());
             }
             if mark == Mark::Process && (free & bit != 0 || first && passing || rests) {
-                if !passing {
-                    self.returned.set(self.returned.get() | bit);
+                if rests {
+                    self.rested.set(self.rested.get() | bit);
                 }
                 taken::rest(bit, rests);
-                signal.mark(if passing { Mark::Passing } else { mark });
+                signal.mark(if passing && !rests { Mark::Passing } else { mark });
                 signal.give_to_process();
             } else {
                 taken::rest(bit, false);
@@ -304,7 +307,7 @@ fn take(mask: u64, own: u64) -> Vec<Counted> {
         let bit = hook::bit(one.signal.number());
         let first = seen & bit == 0;
         seen |= bit;
-        first || one.signal.number() >= REALTIME
+        first || bit & MERGING == 0
     });
     old
 }

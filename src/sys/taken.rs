@@ -49,7 +49,11 @@ pub(super) unsafe fn unmark(info: *mut siginfo_t) -> Option<Mark> {
     Some(mark)
 }
 
-/// Signals that are pending for the process, counted, as far as is known.
+/// The standard signals: of each one only can be pending.
+pub(super) const MERGING: u64 = (1 << 31) - 1;
+
+/// Signals that are pending for the process, counted, as far as is known. Standard ones alone:
+/// of others a new one may stand behind.
 static RESTING: AtomicU64 = AtomicU64::new(0);
 
 /// Such signals are nothing new. Where the program takes one past the hook this is learned
@@ -61,7 +65,7 @@ pub(super) fn resting() -> u64 {
 /// The signals of `mask` are, or are no more.
 pub(super) fn rest(mask: u64, now: bool) {
     if now {
-        RESTING.fetch_or(mask, Ordering::SeqCst);
+        RESTING.fetch_or(mask & MERGING, Ordering::SeqCst);
     } else if resting() & mask != 0 {
         RESTING.fetch_and(!mask, Ordering::SeqCst);
     }
