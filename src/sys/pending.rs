@@ -31,8 +31,10 @@ use core::ffi::CStr;
 use libc::c_long;
 use std::ffi::CString;
 
-/// When to look again after what was given back, ns: first, and then after twice that.
+/// When to look again after what was given back, ns: first, and then after twice that each
+/// time, up to the longest. Who blocks the signal often may do so whenever we look.
 const SOON: u64 = 1_000_000;
+const LATE: u64 = 1_000_000_000;
 
 /// What this thread has given back and what it knows of that, as masks of signals.
 struct Own {
@@ -173,7 +175,7 @@ impl Own {
         }
         let due = self.next.get() != 0 && self.next.get() <= Clock::Monotonic.now();
         if due {
-            self.look_after(self.step.get().saturating_mul(2));
+            self.look_after(LATE.min(self.step.get() * 2));
         }
         due
     }
