@@ -380,8 +380,9 @@ CHECK(only_the_hints_asked_for_come)
 			HINTS(kq, fd, NOTE_WRITE);
 		NONE(kq);
 		put(fd, 1);
+		/* One operation's hints come together. */
 		if (hint[i] == NOTE_EXTEND || hint[i] == NOTE_WRITE)
-			HINTS(kq, fd, hint[i]);
+			HINTS(kq, fd, NOTE_WRITE | NOTE_EXTEND);
 		NONE(kq);
 		OK(ftruncate(fd, 0) == 0);
 		if (hint[i] == NOTE_TRUNCATE || hint[i] == NOTE_ATTRIB)
