@@ -12,8 +12,10 @@
 
 mod change;
 mod find;
+mod hunch;
 mod monitor;
 mod readable;
+mod round;
 mod table;
 mod wait;
 
@@ -35,10 +37,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use find::{Found, Looks, find, find_inner};
 use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
+pub(crate) use round::Round;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use table::Table;
-pub(crate) use wait::Round;
 
 /// Everything the library keeps for a process.
 #[derive(Default)]
@@ -99,6 +101,7 @@ struct State {
     /// Activations of knotes the watchers have been told of.
     told: u32,
     readable: readable::Readable,
+    hunch: hunch::Hunch,
 }
 
 type Locked<'a> = MutexGuard<'a, State>;
@@ -319,7 +322,13 @@ fn call(
 
 impl State {
     fn new(epoll: Arc<Epoll>, waker: Arc<Waker>) -> State {
-        State { queue: Queue::new(epoll, waker, find_inner), sleepers: 0, told: 0, readable: readable::Readable::new() }
+        State {
+            queue: Queue::new(epoll, waker, find_inner),
+            sleepers: 0,
+            told: 0,
+            readable: readable::Readable::new(),
+            hunch: hunch::Hunch::new(),
+        }
     }
 }
 

@@ -9,7 +9,8 @@
 //! close of the kqueue cannot have been left behind in epoll. What is left over is stale in
 //! the next call and costs two system calls to ask anew, so that call takes as many fewer.
 
-use super::readable::Call;
+use super::readable::{Call, Mark};
+use super::round::Round;
 use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
 use crate::debug::{self, Named};
@@ -17,7 +18,7 @@ use crate::errno::{Errno, Result};
 use crate::filter::{self, Facts, Fate, Outcome, Queue, inodes, mounts, processes, signals, timers, token};
 use crate::knote::{Knote, Slot, state};
 use crate::sys::clock::Clock;
-use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
+use crate::sys::epoll::{BATCH, Epoll, Events};
 use crate::sys::memory::Output;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -30,81 +31,6 @@ pub(super) enum Step {
     Sleep,
 }
 
-/// What one call to collect knows. It stands in the caller's frame, through all sleeps.
-pub(crate) struct Round {
-    patience: Patience,
-    /// When a wait with a time-out ends, ns; 0 before it is needed.
-    deadline: u64,
-    /// When the thread went to sleep first, ns; 0 if it did not.
-    asleep_since: u64,
-    /// What is left of the patience, for the wait at hand.
-    left: Patience,
-    /// How many events the wait at hand asks epoll for.
-    asked: usize,
-    /// epoll may have more to tell than the last wait brought.
-    more: bool,
-    /// A level event went out whose condition may well still hold.
-    level: bool,
-    /// A handler of the program's ran in the sleep that is just over: without an event that
-    /// is EINTR.
-    interrupted: bool,
-}
-
-impl Round {
-    pub(crate) fn new(patience: Patience) -> Round {
-        let deadline = match patience {
-            Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
-            _ => 0,
-        };
-        Round {
-            patience,
-            deadline,
-            asleep_since: 0,
-            left: patience,
-            asked: 0,
-            more: false,
-            level: false,
-            interrupted: false,
-        }
-    }
-
-    /// Works out what is left of the patience. Once it has run out the next wait is the last.
-    fn look_at_the_clock(&mut self) {
-        self.left = match self.patience {
-            Patience::Nanos(_) => match self.deadline.saturating_sub(Clock::Monotonic.now()) {
-                0 => Patience::None,
-                ns => Patience::Nanos(ns),
-            },
-            other => other,
-        };
-    }
-
-    fn is_over(&self) -> bool {
-        matches!(self.left, Patience::None)
-    }
-
-    /// How long the thread may sleep.
-    pub(super) fn left(&self) -> Patience {
-        self.left
-    }
-
-    /// The thread goes to sleep now, with nothing left to be done before.
-    pub(super) fn note_sleep(&mut self) {
-        if self.asleep_since == 0 {
-            self.asleep_since = Clock::Monotonic.now();
-        }
-    }
-
-    /// Whether the thread was asleep, and did not just find something there already.
-    pub(super) fn has_slept(&self) -> bool {
-        self.asleep_since != 0 && Clock::Monotonic.now().saturating_sub(self.asleep_since) > MOMENT
-    }
-}
-
-/// More than a wait takes that finds something at once, less than a nap that another
-/// thread can have seen, ns.
-const MOMENT: u64 = 300_000;
-
 /// Waits as `patience` allows and hands out events, up to where the thread has to sleep.
 pub(super) fn collect(
     kqueue: &Arc<Kqueue>,
@@ -115,6 +41,7 @@ pub(super) fn collect(
     round: &mut Round,
 ) -> Result<Step> {
     signals::begin(&mut state.queue);
+    round.looks_first = round.is_patient() && looks_first(&mut state);
     go_on(kqueue, state, number, found, out, round, None)
 }
 
@@ -162,10 +89,11 @@ fn go_on(
                 state.queue.scan = state.queue.scan.wrapping_add(1);
                 round.look_at_the_clock();
                 signals::gather(&mut state.queue);
-                if state.queue.knotes.ready() == 0 && !round.is_over() {
+                let sleeps = |state: &State| state.queue.knotes.ready() == 0 && round.sleeps();
+                if sleeps(&state) {
                     signals::before_sleep(&mut state.queue);
                 }
-                if state.queue.knotes.ready() == 0 && !round.is_over() {
+                if sleeps(&state) {
                     round.asked = most(out.room());
                     fall_asleep(kqueue, &mut state, number);
                     return Ok(Step::Sleep);
@@ -190,14 +118,18 @@ fn go_on(
         if let Err(errno) = waited.and_then(|()| take_up(kqueue, &mut state, found, out.room(), round)) {
             break Err(if kqueue.is_closed() { Errno::EBADF } else { errno });
         }
-        match hand_out_all(kqueue, &mut state, found, out, round) {
+        let handed_out = hand_out_all(kqueue, &mut state, found, out, round);
+        if core::mem::take(&mut round.looks_first) {
+            state.hunch.learn(out.len() > 0);
+        }
+        match handed_out {
             Ok(()) if out.len() == 0 && round.interrupted => break Err(Errno::EINTR),
             Ok(()) if out.len() == 0 && !round.is_over() => {}
             Ok(()) => break Ok(Step::Done(out.len())),
             Err(errno) => break Err(errno),
         }
     };
-    let habit = if matches!(round.patience, Patience::None) { Call::Poll } else { Call::Wait };
+    let habit = if round.is_patient() { Call::Wait } else { Call::Poll };
     let call = if round.level || round.more { Call::StillPending(habit.into()) } else { habit };
     if out.len() == 0 && matches!(call, Call::Poll) {
         kqueue.leave(state, number, Call::FoundNothing);
@@ -205,6 +137,13 @@ fn go_on(
         kqueue.leave(state, number, call);
     }
     result
+}
+
+/// Whether to look before a sleep. Only where nobody else waits, whom the lock would hold up,
+/// and where the monitor does not watch, which a sleep would put an end to.
+fn looks_first(state: &mut State) -> bool {
+    let alone = state.sleepers == 0 && state.readable.mark == Mark::Off;
+    alone && state.queue.knotes.ready() == 0 && state.hunch.looks()
 }
 
 /// How many events to ask epoll for when there is `room`: one more, which tells that there
