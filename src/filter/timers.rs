@@ -54,6 +54,19 @@ struct Line {
     heap: Vec<(u64, u32)>,
 }
 
+impl Line {
+    fn arm(&mut self) {
+        let Some(&(earliest, _)) = self.heap.first() else { return };
+        if self.armed.is_some_and(|armed| armed <= earliest) {
+            return;
+        }
+        // Only a time out of range fails, and there is none below NEVER.
+        if self.fd.as_ref().is_some_and(|fd| fd.arm(earliest).is_ok()) {
+            self.armed = Some(earliest);
+        }
+    }
+}
+
 /// All timers of a kqueue.
 #[derive(Default)]
 pub(crate) struct Timers {
@@ -167,17 +180,9 @@ impl Timers {
     }
 
     /// Arms each timerfd that is not armed early enough.
+    #[inline(always)]
     pub(crate) fn arm(&mut self) {
-        for line in &mut self.lines {
-            let Some(&(earliest, _)) = line.heap.first() else { continue };
-            if line.armed.is_some_and(|armed| armed <= earliest) {
-                continue;
-            }
-            // Only a time out of range fails, and there is none below NEVER.
-            if line.fd.as_ref().is_some_and(|fd| fd.arm(earliest).is_ok()) {
-                line.armed = Some(earliest);
-            }
-        }
+        self.lines.iter_mut().filter(|line| !line.heap.is_empty()).for_each(Line::arm);
     }
 
     fn sift_up(&mut self, line: usize, mut at: usize) {

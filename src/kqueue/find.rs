@@ -41,9 +41,18 @@ impl Looks {
 }
 
 /// The kqueue that `number` names, and whether it was looked at. EBADF.
+#[inline]
 pub(super) fn find(number: RawFd) -> Result<Found> {
     match process().table.find(number) {
         Some(kqueue) if !kqueue.looks.take() => Ok(Found { kqueue, certain: false }),
+        found => look(number, found),
+    }
+}
+
+/// Looks whether `number` names what was `found` in the table.
+#[inline(never)]
+fn look(number: RawFd, found: Option<Arc<Kqueue>>) -> Result<Found> {
+    match found {
         Some(kqueue) if file::inode(number) == Ok(kqueue.held.inode()) => Ok(Found { kqueue, certain: true }),
         Some(kqueue) => {
             process().table.leave(number, &kqueue);

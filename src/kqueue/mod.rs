@@ -193,9 +193,14 @@ pub(crate) struct Request {
 
 impl Request {
     /// What the timeout allows. EFAULT; EINVAL for what is no time.
+    #[inline]
     pub(crate) fn patience(&self) -> Result<Patience> {
-        let Some(timeout) = self.timeout.iter().next() else { return Ok(Patience::Forever) };
-        let timeout = timeout?;
+        if self.timeout.len() == 0 { Ok(Patience::Forever) } else { self.time() }
+    }
+
+    #[inline(never)]
+    fn time(&self) -> Result<Patience> {
+        let timeout = self.timeout.iter().next().ok_or(Errno::EFAULT)??;
         let seconds = u64::try_from(timeout.tv_sec).map_err(|_| Errno::EINVAL)?;
         let nanos = u64::try_from(timeout.tv_nsec).ok().filter(|&ns| ns < 1_000_000_000).ok_or(Errno::EINVAL)?;
         match (seconds, nanos) {
@@ -226,13 +231,42 @@ pub(crate) fn kevent(
     events: &mut Output<Kevent>,
     round: &mut Round,
 ) -> Result<Progress> {
-    loop {
-        let named = find(request.number)?;
-        let step = call(&named.kqueue, request, found, events, round);
-        if let Some(progress) = progress(named, request, step) {
-            return progress;
-        }
+    let named = find(request.number)?;
+    match call(&named.kqueue, request, found, events, round) {
+        Ok(step) => Ok(progress(named, step)),
+        Err(errno) => failed(named, errno, request, found, events, round),
     }
+}
+
+/// What a step means for its call.
+fn progress(named: Found, step: wait::Step) -> Progress {
+    match step {
+        wait::Step::Done(count) => Progress::Done(count),
+        wait::Step::Sleep => Progress::Sleep(Sleeper(named)),
+    }
+}
+
+/// A step failed. The kqueue may have ended before the call began, and the number name
+/// another by now, by dup2() or as a new one: then the call begins again.
+#[cold]
+#[inline(never)]
+fn failed(
+    named: Found,
+    errno: Errno,
+    request: &Request,
+    found: &mut Events,
+    events: &mut Output<Kevent>,
+    round: &mut Round,
+) -> Result<Progress> {
+    if errno != Errno::EBADF || !named.kqueue.is_closed() {
+        return Err(errno);
+    }
+    process().table.leave(request.number, &named.kqueue);
+    if named.certain {
+        return Err(errno);
+    }
+    drop(named);
+    kevent(request, found, events, round)
 }
 
 impl Sleeper {
@@ -260,31 +294,16 @@ impl Sleeper {
         // A thread that slept has seen its own kqueue end, and so has one whose number a new
         // kqueue has got since.
         let renamed = || process().table.find(number).is_some_and(|there| !Arc::ptr_eq(&there, kqueue));
-        if let Err(errno) = step
-            && (slept.unwrap_or_else(|| round.has_slept()) || renamed())
-        {
-            return Err(errno);
+        match step {
+            Ok(step) => Ok(progress(named, step)),
+            Err(errno) if slept.unwrap_or_else(|| round.has_slept()) || renamed() => Err(errno),
+            Err(errno) => failed(named, errno, request, found, events, round),
         }
-        progress(named, request, step).unwrap_or_else(|| kevent(request, found, events, round))
     }
 
     /// The thread was cancelled and does not come back.
     pub(crate) fn give_up(self, request: &Request, found: &Events) {
         wait::give_up(&self.0.kqueue, request.number, found);
-    }
-}
-
-/// What a step means for its call. `None`: the kqueue may have ended before the call began,
-/// and the number name another by now, by dup2() or as a new one.
-fn progress(named: Found, request: &Request, step: Result<wait::Step>) -> Option<Result<Progress>> {
-    match step {
-        Ok(wait::Step::Done(count)) => Some(Ok(Progress::Done(count))),
-        Ok(wait::Step::Sleep) => Some(Ok(Progress::Sleep(Sleeper(named)))),
-        Err(Errno::EBADF) if named.kqueue.is_closed() => {
-            process().table.leave(request.number, &named.kqueue);
-            named.certain.then_some(Err(Errno::EBADF))
-        }
-        Err(errno) => Some(Err(errno)),
     }
 }
 

@@ -15,8 +15,8 @@ use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
 use crate::debug::{self, Named};
 use crate::errno::{Errno, Result};
-use crate::filter::{self, Facts, Fate, Outcome, Queue, inodes, mounts, processes, signals, timers, token};
-use crate::knote::{Knote, Slot, state};
+use crate::filter::{self, Facts, Fate, Filter, Outcome, Queue, inodes, mounts, processes, signals, timers, token};
+use crate::knote::{Knote, STORED_FLAGS, Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events};
 use crate::sys::memory::Output;
@@ -89,14 +89,13 @@ fn go_on(
                 state.queue.scan = state.queue.scan.wrapping_add(1);
                 round.look_at_the_clock();
                 signals::gather(&mut state.queue);
-                let sleeps = |state: &State| state.queue.knotes.ready() == 0 && round.sleeps();
-                if sleeps(&state) {
+                if state.queue.knotes.ready() == 0 && round.sleeps() {
                     signals::before_sleep(&mut state.queue);
-                }
-                if sleeps(&state) {
-                    round.asked = most(out.room());
-                    fall_asleep(kqueue, &mut state, number);
-                    return Ok(Step::Sleep);
+                    if state.queue.knotes.ready() == 0 {
+                        round.asked = most(out.room());
+                        fall_asleep(kqueue, &mut state, number);
+                        return Ok(Step::Sleep);
+                    }
                 }
                 round.asked = wanted(&state.queue, out.room());
                 kqueue.epoll.look(found, round.asked)
@@ -149,7 +148,7 @@ fn looks_first(state: &mut State) -> bool {
 /// How many events to ask epoll for when there is `room`: one more, which tells that there
 /// are more.
 pub(super) fn most(room: usize) -> usize {
-    room.saturating_add(1).min(BATCH)
+    room.min(BATCH - 1) + 1
 }
 
 /// The same beside what is on the ready list already. That is taken into account only where
@@ -189,14 +188,8 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     if round.is_over() && state.queue.knotes.ready() == 0 {
         inodes::catch_up(&mut state.queue);
     }
-    if falls_short(&state.queue, room, round) {
-        round.asked = most(room.saturating_sub(state.queue.knotes.ready()));
-        kqueue.epoll.look(found, round.asked)?;
-        absorb(kqueue, state, found)?;
-        round.more = found.len() == round.asked;
-    }
-    let more = round.more && edge_waits(&state.queue, room) || falls_short(&state.queue, room, round);
-    if more || signals::take_echo(&mut state.queue) {
+    let all = round.more && take_more(kqueue, state, found, room, round)?;
+    if all || signals::take_echo(&mut state.queue) {
         take_all(kqueue, state, found, round)?;
     }
     // A close may be hidden behind events there was no room for.
@@ -205,6 +198,25 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
         return Err(Errno::EBADF);
     }
     Ok(())
+}
+
+/// epoll may have more: waits again where the first wait fell short. True: all that there is
+/// has to be taken.
+#[inline(never)]
+fn take_more(
+    kqueue: &Arc<Kqueue>,
+    state: &mut State,
+    found: &mut Events,
+    room: usize,
+    round: &mut Round,
+) -> Result<bool> {
+    if falls_short(&state.queue, room, round) {
+        round.asked = most(room.saturating_sub(state.queue.knotes.ready()));
+        kqueue.epoll.look(found, round.asked)?;
+        absorb(kqueue, state, found)?;
+        round.more = found.len() == round.asked;
+    }
+    Ok(round.more && edge_waits(&state.queue, room) || falls_short(&state.queue, room, round))
 }
 
 /// Whether one of the next `room` ready knotes is an edge of an earlier scan, or the news of
@@ -237,6 +249,10 @@ fn take_all(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, round: 
 /// closed the kqueue.
 fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()> {
     for (token, mask) in events.iter() {
+        if token & token::SOURCE == 0 {
+            filter::fd::report(&mut state.queue, token, 0, mask);
+            continue;
+        }
         match token {
             token::SENTINEL => {
                 kqueue.end();
@@ -255,8 +271,7 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             token::SIGNALS => signals::take(&mut state.queue),
             token::PROCESSES => processes::collect(&mut state.queue),
             token if token & token::KNOTE == token::KNOTE => state.queue.reported(token & !token::KNOTE),
-            token if token & token::SOURCE != 0 => absorb_set(&mut state.queue, token - token::SETS),
-            token => filter::fd::report(&mut state.queue, token, 0, mask),
+            token => absorb_set(&mut state.queue, token - token::SETS),
         }
     }
     if state.queue.fds.orphaned {
@@ -295,8 +310,7 @@ fn absorb_set(queue: &mut Queue, set: u64) {
 }
 
 /// Hands out what is ready, and fetches more from epoll for as long as there is room and
-/// epoll has more. Level entries come again and again, in turn: after as many batches as
-/// repeat what was on the ready list before, one that brings no new event is the last.
+/// epoll has more.
 fn hand_out_all(
     kqueue: &Arc<Kqueue>,
     state: &mut State,
@@ -304,31 +318,44 @@ fn hand_out_all(
     out: &mut Output<Kevent>,
     round: &mut Round,
 ) -> Result<()> {
-    let repeats = state.queue.knotes.ready().div_ceil(BATCH).max(1);
-    let mut fruitless = 0;
-    loop {
-        let before = out.len();
-        if let Err(errno) = hand_out(&mut state.queue, out, &mut round.level) {
-            return if out.len() > 0 { Ok(()) } else { Err(errno) };
-        }
-        fruitless = if out.len() > before { 0 } else { fruitless + 1 };
-        let enough = if out.len() > 0 { repeats } else { LOOKS };
-        if !round.more || out.room() == 0 || fruitless >= enough {
-            return Ok(());
-        }
+    let ready = state.queue.knotes.ready();
+    hand_out(&mut state.queue, out, &mut round.level)?;
+    if round.more { hand_out_more(kqueue, state, found, out, round, ready) } else { Ok(()) }
+}
+
+/// Level entries come again and again, in turn: after as many batches as repeat what was
+/// `ready` before, one that brings no new event is the last.
+#[inline(never)]
+fn hand_out_more(
+    kqueue: &Arc<Kqueue>,
+    state: &mut State,
+    found: &mut Events,
+    out: &mut Output<Kevent>,
+    round: &mut Round,
+    ready: usize,
+) -> Result<()> {
+    let repeats = ready.div_ceil(BATCH).max(1);
+    let mut fruitless = usize::from(out.len() == 0);
+    while round.more && out.room() > 0 && fruitless < if out.len() > 0 { repeats } else { LOOKS } {
         let max = most(out.room());
         if kqueue.epoll.look(found, max).is_err() {
-            return Ok(());
+            break;
         }
         round.more = found.len() == max;
         if absorb(kqueue, state, found).is_err() {
             // The events at hand were there before the close.
-            return Ok(());
+            break;
         }
+        let before = out.len();
+        hand_out(&mut state.queue, out, &mut round.level)?;
+        fruitless = if out.len() > before { 0 } else { fruitless + 1 };
     }
+    Ok(())
 }
 
-/// One pass over the ready list, up to where its tail is now.
+/// One pass over the ready list, up to where its tail is now. An error comes alone, or in the
+/// next call.
+#[inline(never)]
 fn hand_out(queue: &mut Queue, out: &mut Output<Kevent>, level: &mut bool) -> Result<()> {
     let mut left = queue.knotes.ready();
     while left > 0 && out.room() > 0 {
@@ -343,15 +370,33 @@ fn hand_out(queue: &mut Queue, out: &mut Output<Kevent>, level: &mut bool) -> Re
             }
             continue;
         }
-        match filter::ops(queue.knotes[slot].row).deliver(queue, slot) {
-            Outcome::Gone => forget(queue, slot, name),
-            Outcome::Over => drop_knote(queue, slot),
-            Outcome::NotReady if !queue.knotes[slot].has(state::FORCED) => {}
-            Outcome::NotReady => emit(queue, slot, Facts::default(), out, level)?,
-            Outcome::Ready(facts) => emit(queue, slot, facts, out, level)?,
+        let ops = filter::ops(queue.knotes[slot].row);
+        let facts = match ops.deliver(queue, slot) {
+            Outcome::Ready(facts) => facts,
+            other => match let_go(queue, slot, name, other) {
+                Some(facts) => facts,
+                None => continue,
+            },
+        };
+        match emit(queue, slot, ops, facts, out) {
+            Ok(is_level) => *level |= is_level,
+            Err(errno) => return if out.len() > 0 { Ok(()) } else { Err(errno) },
         }
     }
     Ok(())
+}
+
+/// A knote has no event to tell, but for one that was forced.
+#[inline(never)]
+fn let_go(queue: &mut Queue, slot: Slot, name: u64, outcome: Outcome) -> Option<Facts> {
+    match outcome {
+        Outcome::Ready(facts) => return Some(facts),
+        Outcome::NotReady if queue.knotes[slot].has(state::FORCED) => return Some(Facts::default()),
+        Outcome::NotReady => {}
+        Outcome::Gone => forget(queue, slot, name),
+        Outcome::Over => drop_knote(queue, slot),
+    }
+    None
 }
 
 /// Drops all knotes on the descriptor of a knote whose file is gone.
@@ -369,41 +414,64 @@ fn drop_knote(queue: &mut Queue, slot: Slot) {
     queue.remove(slot);
 }
 
-/// Writes one event and does what the knote's flags say.
-fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, level: &mut bool) -> Result<()> {
-    let knote = &queue.knotes[slot];
-    let flags = knote.flags | if facts.last { EV_ONESHOT } else { 0 };
-    let ops = filter::ops(knote.row);
-    let event = Kevent {
+/// The event of a knote.
+#[inline]
+fn event(knote: &Knote, facts: Facts) -> Kevent {
+    let last = if facts.last { EV_ONESHOT } else { 0 };
+    let eof = if facts.eof { EV_EOF } else { 0 };
+    Kevent {
         ident: knote.ident,
         filter: knote.filter,
-        flags: flags | if facts.eof { EV_EOF } else { 0 },
+        flags: knote.flags | last | eof,
         fflags: facts.fflags,
         data: facts.data,
         udata: facts.udata.unwrap_or(knote.udata) as *mut core::ffi::c_void,
-    };
-    if let Err(errno) = out.push(event) {
+    }
+}
+
+/// Writes one event and does what the knote's flags say. True: it is a level event.
+#[inline]
+fn emit(queue: &mut Queue, slot: Slot, ops: &dyn Filter, facts: Facts, out: &mut Output<Kevent>) -> Result<bool> {
+    if let Err(errno) = out.push(event(&queue.knotes[slot], facts)) {
         queue.knotes.requeue(slot);
         return Err(errno);
     }
-    debug::trace("kevent", format_args!("event {}", Named(&event)));
-    queue.knotes[slot].seen = queue.scan;
-    if flags & EV_ONESHOT != 0 {
+    if debug::is_on() {
+        trace(&queue.knotes[slot], facts);
+    }
+    let knote = &mut queue.knotes[slot];
+    knote.seen = queue.scan;
+    if facts.last || knote.flags & STORED_FLAGS != 0 {
+        settle(queue, slot, ops, facts.last);
+        return Ok(false);
+    }
+    ops.settle(queue, slot, Fate::Stays);
+    if facts.again {
+        queue.knotes.requeue(slot);
+    }
+    Ok(true)
+}
+
+/// Does what the flags of a knote say whose event was handed out.
+#[inline(never)]
+fn settle(queue: &mut Queue, slot: Slot, ops: &dyn Filter, last: bool) {
+    let flags = queue.knotes[slot].flags;
+    if last || flags & EV_ONESHOT != 0 {
         ops.settle(queue, slot, Fate::Spent);
         queue.remove(slot);
     } else if flags & EV_DISPATCH != 0 {
         queue.knotes[slot].state &= !state::ENABLED;
         ops.settle(queue, slot, Fate::Dispatched);
-    } else if flags & EV_CLEAR != 0 {
-        ops.settle(queue, slot, Fate::Cleared);
     } else {
-        *level = true;
-        ops.settle(queue, slot, Fate::Stays);
-        if facts.again {
-            queue.knotes.requeue(slot);
-        }
+        ops.settle(queue, slot, Fate::Cleared);
     }
-    Ok(())
+}
+
+/// Makes the event once more, which thus is nowhere in memory where there is no trace.
+#[cold]
+#[inline(never)]
+fn trace(knote: &Knote, facts: Facts) {
+    debug::trace("kevent", format_args!("event {}", Named(&event(knote, facts))));
 }
 
 /// Looks without consuming: afterwards exactly the knotes whose events are pending are on
