@@ -12,6 +12,7 @@
 
 mod change;
 mod find;
+mod hand_out;
 mod hunch;
 mod monitor;
 mod readable;
