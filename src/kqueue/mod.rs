@@ -35,12 +35,13 @@ use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
 use crate::sys::sleep::Nap;
 use core::sync::atomic::{AtomicBool, Ordering};
-use find::{Found, Looks, find, find_inner};
+use find::{Found, find, find_inner};
 use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
 pub(crate) use round::Round;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 use table::Table;
 
 /// Everything the library keeps for a process.
@@ -67,7 +68,8 @@ pub(crate) struct Kqueue {
     held: Held,
     /// Kqueues that watch this one. Outside the lock: a watcher holds its own.
     watchers: Watchers,
-    looks: Looks,
+    /// It was seen under more numbers than one.
+    copied: AtomicBool,
     numbers: sync::Mutex<Vec<(RawFd, UserEnd)>>,
     monitor: Arc<monitor::Post>,
     /// The last field: it tells that all others are gone.
@@ -113,8 +115,10 @@ pub(crate) fn create() -> Result<RawFd> {
     fork::install()?;
     match try_create() {
         Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
-            // What closed kqueues still hold may be what is missing.
+            // What closed kqueues still hold may be what is missing. Another thread may be about
+            // to free it.
             reap();
+            process().table.wait_freed_for(Duration::from_millis(100));
             try_create()
         }
         Err(Errno::ESRCH) => {
@@ -142,7 +146,7 @@ fn try_create() -> Result<RawFd> {
         epoll,
         held,
         watchers: Watchers::default(),
-        looks: Looks::new(),
+        copied: AtomicBool::new(false),
         numbers: sync::Mutex::new(vec![(user.as_raw_fd(), note)]),
         monitor: post.clone(),
         life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
@@ -233,41 +237,52 @@ pub(crate) fn kevent(
     round: &mut Round,
 ) -> Result<Progress> {
     let named = find(request.number)?;
-    match call(&named.kqueue, request, found, events, round) {
-        Ok(step) => Ok(progress(named, step)),
-        Err(errno) => failed(named, errno, request, found, events, round),
-    }
+    let step = call(&named.kqueue, request, found, events, round);
+    progress(named, step, request, found, events, round)
 }
 
 /// What a step means for its call.
-fn progress(named: Found, step: wait::Step) -> Progress {
-    match step {
-        wait::Step::Done(count) => Progress::Done(count),
-        wait::Step::Sleep => Progress::Sleep(Sleeper(named)),
-    }
-}
-
-/// A step failed. The kqueue may have ended before the call began, and the number name
-/// another by now, by dup2() or as a new one: then the call begins again.
-#[cold]
-#[inline(never)]
-fn failed(
+#[inline]
+fn progress(
     named: Found,
-    errno: Errno,
+    step: Result<wait::Step>,
     request: &Request,
     found: &mut Events,
     events: &mut Output<Kevent>,
     round: &mut Round,
 ) -> Result<Progress> {
-    if errno != Errno::EBADF || !named.kqueue.is_closed() {
-        return Err(errno);
+    match step {
+        Ok(wait::Step::Done(count)) => Ok(Progress::Done(count)),
+        Ok(wait::Step::Sleep { looked }) => {
+            Ok(Progress::Sleep(Sleeper(Found { certain: named.certain || looked, ..named })))
+        }
+        Ok(wait::Step::Nothing) => in_vain(named, Ok(()), request, found, events, round),
+        Err(errno) => in_vain(named, Err(errno), request, found, events, round),
     }
-    process().table.leave(request.number, &named.kqueue);
-    if named.certain {
-        return Err(errno);
-    }
+}
+
+/// The call has nothing to tell, or failed. The number may have named another kqueue, or none,
+/// when it began: its own has ended, or was reached under a number that is no longer its. Then
+/// the call begins again.
+#[inline(never)]
+fn in_vain(
+    named: Found,
+    result: Result<()>,
+    request: &Request,
+    found: &mut Events,
+    events: &mut Output<Kevent>,
+    round: &mut Round,
+) -> Result<Progress> {
+    let again = match result {
+        Ok(()) => !named.certain && !named.is_named(request.number),
+        Err(Errno::EBADF) if named.kqueue.is_closed() => {
+            process().table.leave(request.number, &named.kqueue);
+            !named.certain
+        }
+        Err(_) => false,
+    };
     drop(named);
-    kevent(request, found, events, round)
+    if again { kevent(request, found, events, round) } else { result.map(|()| Progress::Done(0)) }
 }
 
 impl Sleeper {
@@ -295,11 +310,12 @@ impl Sleeper {
         // A thread that slept has seen its own kqueue end, and so has one whose number a new
         // kqueue has got since.
         let renamed = || process().table.find(number).is_some_and(|there| !Arc::ptr_eq(&there, kqueue));
-        match step {
-            Ok(step) => Ok(progress(named, step)),
-            Err(errno) if slept.unwrap_or_else(|| round.has_slept()) || renamed() => Err(errno),
-            Err(errno) => failed(named, errno, request, found, events, round),
+        if let Err(errno) = step
+            && (slept.unwrap_or_else(|| round.has_slept()) || renamed())
+        {
+            return Err(errno);
         }
+        progress(named, step, request, found, events, round)
     }
 
     /// The thread was cancelled and does not come back.
@@ -323,6 +339,10 @@ fn call(
         let applied = change::apply_all(kqueue, &mut state, request.changes, events);
         if applied != Ok(change::Next::Collect) || events.len() > 0 || events.room() == 0 {
             kqueue.leave(state, request.number, readable::Call::Change);
+            // What made an event pending may have found the far end of the pipe closed.
+            if kqueue.is_closed() && events.len() == 0 {
+                return Err(Errno::EBADF);
+            }
             return applied.map(|_| wait::Step::Done(events.len()));
         }
     } else if events.room() == 0 {
@@ -383,6 +403,8 @@ impl Kqueue {
     /// Ends a kqueue the program has closed: its numbers name nothing any more, its sleepers
     /// leave, and the last reference frees it.
     fn end(self: &Arc<Self>) {
+        // At once, also if another thread is just about to.
+        self.life.closed.store(true, Ordering::Release);
         if process().table.retire(self.held.as_raw_fd(), self) {
             self.ended();
         }
