@@ -76,6 +76,8 @@ pub(super) fn give_up(kqueue: &Arc<Kqueue>, number: RawFd, found: &Events) {
     kqueue.leave(state, number, Call::Wait);
 }
 
+/// Inlined, as is [`take_up`]: handing on what one call works with is dearer than the work.
+#[inline(always)]
 fn go_on(
     kqueue: &Arc<Kqueue>,
     mut state: Locked<'_>,
@@ -104,7 +106,8 @@ fn go_on(
                         return Ok(Step::Sleep { looked: looked.is_some() });
                     }
                 }
-                round.asked = wanted(&state.queue, out.room());
+                let room = out.room();
+                round.asked = if state.queue.knotes.ready() > 0 { wanted(&state.queue, room) } else { most(room) };
                 kqueue.epoll.look(found, round.asked)
             }
         };
@@ -121,7 +124,11 @@ fn go_on(
             }
             other => other,
         };
-        if let Err(errno) = waited.and_then(|()| take_up(kqueue, &mut state, found, out.room(), round)) {
+        let taken = match waited {
+            Ok(()) => take_up(kqueue, &mut state, found, out.room(), round),
+            Err(errno) => Err(errno),
+        };
+        if let Err(errno) = taken {
             break Err(if kqueue.is_closed() { Errno::EBADF } else { errno });
         }
         let handed_out = hand_out_all(kqueue, &mut state, found, out, round);
@@ -165,11 +172,10 @@ pub(super) fn most(room: usize) -> usize {
 /// epoll, and an event that adds up would go out in part. With room for one event it is
 /// always a stale one, and only asking whether the kqueue is closed would come on top.
 fn wanted(queue: &Queue, room: usize) -> usize {
-    let ready = queue.knotes.ready();
-    if ready == 0 || room == 1 || !next(queue, room).all(filter::fd::is_told_by_epoll) {
+    if room == 1 || !next(queue, room).all(filter::fd::is_told_by_epoll) {
         return most(room);
     }
-    most(room.saturating_sub(ready))
+    most(room.saturating_sub(queue.knotes.ready()))
 }
 
 /// The knotes on the ready list that there is `room` for.
@@ -186,6 +192,7 @@ fn fall_asleep(state: &mut State) {
 }
 
 /// Takes up what a wait has found.
+#[inline(always)]
 fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: usize, round: &mut Round) -> Result<()> {
     if kqueue.is_closed() {
         return Err(Errno::EBADF);
