@@ -93,7 +93,7 @@ fn a_harvest_of_64_keeps_its_bound() {
 
 #[test]
 fn a_trigger_and_its_event_keep_their_bound() {
-    keeps("trigger", USER, 1570);
+    keeps("trigger", USER, 1560);
 }
 
 fn keeps(name: &str, text: &str, bound: u64) {
