@@ -26,11 +26,11 @@ use crate::errno::{Errno, Result};
 use crate::filter::watched::{Watcher, Watchers};
 use crate::filter::{Inner, Queue, inodes, signals, token};
 use crate::sync;
-use crate::sys::epoll::{Epoll, Events, Patience};
+use crate::sys::epoll::{Epoll, Events};
 use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
 use crate::sys::fork::{self, PerProcess};
-use crate::sys::memory::{Input, Output};
+use crate::sys::memory::Output;
 use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
 use crate::sys::sleep::Nap;
@@ -38,7 +38,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use find::{Found, find, find_inner};
 use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
-pub(crate) use round::Round;
+pub(crate) use round::{Request, Round};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,36 +185,6 @@ fn reap() {
 pub(crate) fn drain_pending_close() {
     reap();
     process().table.wait_freed();
-}
-
-/// What a kevent(2) call asks for.
-#[derive(Clone, Copy)]
-pub(crate) struct Request {
-    pub(crate) number: RawFd,
-    pub(crate) changes: Input<Kevent>,
-    /// One, or none; read when it is needed.
-    pub(crate) timeout: Input<libc::timespec>,
-}
-
-impl Request {
-    /// What the timeout allows. EFAULT; EINVAL for what is no time.
-    #[inline]
-    pub(crate) fn patience(&self) -> Result<Patience> {
-        if self.timeout.len() == 0 { Ok(Patience::Forever) } else { self.time() }
-    }
-
-    #[inline(never)]
-    fn time(&self) -> Result<Patience> {
-        let timeout = self.timeout.iter().next().ok_or(Errno::EFAULT)??;
-        let seconds = u64::try_from(timeout.tv_sec).map_err(|_| Errno::EINVAL)?;
-        let nanos = u64::try_from(timeout.tv_nsec).ok().filter(|&ns| ns < 1_000_000_000).ok_or(Errno::EINVAL)?;
-        match (seconds, nanos) {
-            (0, 0) => Ok(Patience::None),
-            // As in FreeBSD: longer than 68 years is for ever.
-            (seconds, _) if seconds > i32::MAX.unsigned_abs().into() => Ok(Patience::Forever),
-            (seconds, nanos) => Ok(Patience::Nanos(seconds * 1_000_000_000 + nanos)),
-        }
-    }
 }
 
 /// How far a call has come.

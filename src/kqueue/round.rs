@@ -1,9 +1,44 @@
-//! What one call to collect knows: how long it may wait, and what it has come upon.
+//! What one call asks for, and what it knows while it collects: how long it may wait, and what
+//! it has come upon.
 
+use crate::abi::Kevent;
+use crate::errno::{Errno, Result};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::Patience;
+use crate::sys::memory::Input;
+use std::os::fd::RawFd;
 
-/// It stands in the caller's frame, through all sleeps.
+/// What a kevent(2) call asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) number: RawFd,
+    pub(crate) changes: Input<Kevent>,
+    /// One, or none; read when it is needed.
+    pub(crate) timeout: Input<libc::timespec>,
+}
+
+impl Request {
+    /// What the timeout allows. EFAULT; EINVAL for what is no time.
+    #[inline]
+    pub(crate) fn patience(&self) -> Result<Patience> {
+        if self.timeout.len() == 0 { Ok(Patience::Forever) } else { self.time() }
+    }
+
+    #[inline(never)]
+    fn time(&self) -> Result<Patience> {
+        let timeout = self.timeout.iter().next().ok_or(Errno::EFAULT)??;
+        let seconds = u64::try_from(timeout.tv_sec).map_err(|_| Errno::EINVAL)?;
+        let nanos = u64::try_from(timeout.tv_nsec).ok().filter(|&ns| ns < 1_000_000_000).ok_or(Errno::EINVAL)?;
+        match (seconds, nanos) {
+            (0, 0) => Ok(Patience::None),
+            // As in FreeBSD: longer than 68 years is for ever.
+            (seconds, _) if seconds > i32::MAX.unsigned_abs().into() => Ok(Patience::Forever),
+            (seconds, nanos) => Ok(Patience::Nanos(seconds * 1_000_000_000 + nanos)),
+        }
+    }
+}
+
+/// What a call to collect knows. It stands in the caller's frame, through all sleeps.
 pub(crate) struct Round {
     patience: Patience,
     /// When a wait with a time-out ends, ns; 0 before it is needed.
