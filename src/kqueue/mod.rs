@@ -13,7 +13,6 @@
 mod change;
 mod find;
 mod hand_out;
-mod hunch;
 mod monitor;
 mod readable;
 mod round;
@@ -104,7 +103,6 @@ struct State {
     /// Activations of knotes the watchers have been told of.
     told: u32,
     readable: readable::Readable,
-    hunch: hunch::Hunch,
 }
 
 type Locked<'a> = MutexGuard<'a, State>;
@@ -332,13 +330,7 @@ fn call(
 
 impl State {
     fn new(epoll: Arc<Epoll>, waker: Arc<Waker>) -> State {
-        State {
-            queue: Queue::new(epoll, waker, find_inner),
-            sleepers: 0,
-            told: 0,
-            readable: readable::Readable::new(),
-            hunch: hunch::Hunch::new(),
-        }
+        State { queue: Queue::new(epoll, waker, find_inner), sleepers: 0, told: 0, readable: readable::Readable::new() }
     }
 }
 
