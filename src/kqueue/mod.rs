@@ -2,7 +2,8 @@
 //!
 //! * **U**, the descriptor the program holds: the read end of a pipe.
 //! * **L**, the held write end. It stands in E, where its POLLERR wakes every sleeper once
-//!   the last copy of U is closed; and it has the kernel signal the monitor of that.
+//!   the last copy of U is closed, and the monitor as long as that watches E; when it does
+//!   not, L has the kernel signal the monitor, or stands in its epoll (`readable.rs`).
 //! * **E**, the epoll that all knotes on descriptors, the timerfds and L stand in.
 //!
 //! One lock a kqueue, never held over a sleep. Lock order: an outer kqueue, an inner one
@@ -113,10 +114,6 @@ pub(crate) fn create() -> Result<RawFd> {
             reap();
             try_create()
         }
-        Err(Errno::ESRCH) => {
-            process().monitor.abandon_if_gone();
-            try_create()
-        }
         other => other,
     }
 }
@@ -143,7 +140,6 @@ fn try_create() -> Result<RawFd> {
         monitor: post.clone(),
         life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
     });
-    kqueue.held.notify(post.tid())?;
     kqueue.epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL)?;
     post.watch(&kqueue.epoll, kqueue.held.as_raw_fd())?;
     let number = pipe::hand_over(user);

@@ -31,6 +31,18 @@ pub(super) enum Mark {
     Off,
 }
 
+/// How the monitor hears of the kqueue's close.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Notice {
+    /// By E alone, which it watches until the kqueue is first taken from `Armed`.
+    Watch,
+    /// By a signal. That comes for each byte taken out of the pipe as well, so it is for
+    /// kqueues that have never been `Fired`.
+    Signal,
+    /// By L, which stands in its epoll.
+    Entry,
+}
+
 /// What a call was like, for what it says about the program's habits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Call {
@@ -59,6 +71,7 @@ const LONGEST_TICK: u64 = 50_000_000;
 /// How a kqueue stands with its pollers.
 pub(super) struct Readable {
     pub(super) mark: Mark,
+    notice: Notice,
     /// E stands in the monitor's epoll.
     watched: bool,
     /// Counts the calls that collected and left it `Off`.
@@ -73,7 +86,8 @@ pub(super) struct Readable {
 
 impl Readable {
     pub(super) fn new() -> Readable {
-        Readable { mark: Mark::Armed, watched: true, leaves: 0, ticked: 0, ticking: false, tick: TICK }
+        let (mark, notice) = (Mark::Armed, Notice::Watch);
+        Readable { mark, notice, watched: true, leaves: 0, ticked: 0, ticking: false, tick: TICK }
     }
 }
 
@@ -87,7 +101,10 @@ pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) {
     switch_off(kqueue, state);
 }
 
+/// A close that came before the monitor hears of it otherwise is found by the thread that
+/// goes to sleep, or by the tick.
 fn switch_off(kqueue: &Kqueue, state: &mut State) {
+    listen(kqueue, state, Notice::Signal);
     unwatch(kqueue, state);
     state.readable.mark = Mark::Off;
 }
@@ -128,13 +145,38 @@ fn unmark(kqueue: &Kqueue, number: RawFd) {
     let _ = kqueue.held.unmark(number);
 }
 
-fn fire(kqueue: &Kqueue, state: &mut State) {
+/// Has the monitor hear of the close when it does not watch E, if it can be had as wanted.
+fn listen(kqueue: &Kqueue, state: &mut State, wanted: Notice) {
+    let held = &kqueue.held;
+    let by_signal = || held.notify(kqueue.monitor.tid()).is_ok();
+    let by_entry = || kqueue.monitor.watch_end(held.as_raw_fd()).is_ok();
+    state.readable.notice = match (state.readable.notice, wanted) {
+        (Notice::Watch, Notice::Entry) if by_entry() => Notice::Entry,
+        (Notice::Watch, _) if by_signal() => Notice::Signal,
+        (Notice::Watch, Notice::Signal) if by_entry() => Notice::Entry,
+        (Notice::Signal, Notice::Entry) if by_entry() => {
+            held.hush();
+            Notice::Entry
+        }
+        (as_it_is, _) => as_it_is,
+    };
+}
+
+fn fire(kqueue: &Arc<Kqueue>, state: &mut State) {
     kqueue.held.mark();
     state.readable.mark = Mark::Fired;
+    listen(kqueue, state, Notice::Entry);
+    // A new entry tells of what was before, a signal does not.
+    if state.readable.notice != Notice::Entry && kqueue.held.is_hung_up() {
+        kqueue.end();
+    }
 }
 
 /// Has the monitor watch, or shows at once what is pending already.
 fn arm(kqueue: &Arc<Kqueue>, state: &mut State) {
+    if kqueue.is_closed() {
+        return;
+    }
     if state.queue.knotes.ready() > 0 {
         return fire(kqueue, state);
     }
@@ -211,7 +253,7 @@ fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
 
 /// Somebody else looked. What that brought onto the ready list does not show in the epoll
 /// any more, where the monitor would have seen it.
-pub(super) fn looked(kqueue: &Kqueue, state: &mut State) {
+pub(super) fn looked(kqueue: &Arc<Kqueue>, state: &mut State) {
     if state.readable.mark == Mark::Armed && state.queue.knotes.ready() > 0 {
         fire(kqueue, state);
     }
