@@ -17,9 +17,9 @@
 //! back. All changes are made under the kqueue's lock.
 
 use super::{Kqueue, State, wait};
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::filter::signals;
-use crate::sys::fd;
+use crate::sys::{fd, file};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -92,13 +92,18 @@ impl Readable {
 }
 
 /// A thread is about to sleep: no byte may stand in the pipe, and what comes is its own.
-pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) {
-    match state.readable.mark {
-        Mark::Off => return,
-        Mark::Fired => unmark(kqueue, number),
-        Mark::Armed => {}
+/// Whether `number` still is the kqueue's is looked at only where this takes a system call in
+/// any case: once for all the sleeps that follow one another.
+pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) -> Option<bool> {
+    let named = match state.readable.mark {
+        Mark::Off => return None,
+        Mark::Fired => kqueue.held.unmark(number).is_ok(),
+        Mark::Armed => file::inode(number) == Ok(kqueue.held.inode()),
+    };
+    if named {
+        switch_off(kqueue, state);
     }
-    switch_off(kqueue, state);
+    Some(named)
 }
 
 /// A close that came before the monitor hears of it otherwise is found by the thread that
@@ -163,13 +168,12 @@ fn listen(kqueue: &Kqueue, state: &mut State, wanted: Notice) {
 }
 
 fn fire(kqueue: &Arc<Kqueue>, state: &mut State) {
-    kqueue.held.mark();
-    state.readable.mark = Mark::Fired;
     listen(kqueue, state, Notice::Entry);
-    // A new entry tells of what was before, a signal does not.
-    if state.readable.notice != Notice::Entry && kqueue.held.is_hung_up() {
+    // A close that came before that shows here.
+    if kqueue.held.mark() == Err(Errno::EPIPE) {
         kqueue.end();
     }
+    state.readable.mark = Mark::Fired;
 }
 
 /// Has the monitor watch, or shows at once what is pending already.
