@@ -387,19 +387,21 @@ impl Kqueue {
     }
 
     /// The end of every call: timers are armed, work that is left is passed on to whoever
-    /// sleeps or watches, and the descriptor shows whether events are pending.
-    fn leave(self: &Arc<Self>, mut state: Locked<'_>, number: RawFd, call: readable::Call) {
+    /// sleeps or watches, and the descriptor shows whether events are pending. True: the
+    /// number was looked at for that, and is the kqueue's.
+    fn leave(self: &Arc<Self>, mut state: Locked<'_>, number: RawFd, call: readable::Call) -> bool {
         state.queue.timers.arm();
         let pass_on = state.queue.knotes.ready() > 0 && state.sleepers > 0;
         state.tell_watchers(self);
         state.dim_if_empty();
-        readable::leave(self, &mut state, number, call);
+        let looked = readable::leave(self, &mut state, number, call);
         self.expect_signals(&mut state);
         drop(state);
         if pass_on {
             // Without the lock: on one core the woken thread would run into it.
             self.waker.wake();
         }
+        looked
     }
 }
 

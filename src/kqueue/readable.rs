@@ -97,7 +97,7 @@ impl Readable {
 pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) -> Option<bool> {
     let named = match state.readable.mark {
         Mark::Off => return None,
-        Mark::Fired => kqueue.held.unmark(number).is_ok(),
+        Mark::Fired => unmark(kqueue, number),
         Mark::Armed => file::inode(number) == Ok(kqueue.held.inode()),
     };
     if named {
@@ -144,10 +144,10 @@ fn unwatch(kqueue: &Kqueue, state: &mut State) {
     }
 }
 
-fn unmark(kqueue: &Kqueue, number: RawFd) {
-    // If that number has become another file, the pipe is closed or will be looked at
-    // through another of its numbers.
-    let _ = kqueue.held.unmark(number);
+/// Whether `number` was the kqueue's. If it has become another file, the pipe is closed or will
+/// be looked at through another of its numbers.
+fn unmark(kqueue: &Kqueue, number: RawFd) -> bool {
+    kqueue.held.unmark(number).is_ok()
 }
 
 /// Has the monitor hear of the close when it does not watch E, if it can be had as wanted.
@@ -216,10 +216,10 @@ fn watch(kqueue: &Kqueue, state: &mut State) -> Result<()> {
     Ok(())
 }
 
-/// A call is over.
-pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Call) {
+/// A call is over. True: its number was looked at, and is the kqueue's.
+pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Call) -> bool {
     if state.sleepers > 0 {
-        return;
+        return false;
     }
     let ready = state.queue.knotes.ready() > 0;
     match (state.readable.mark, call) {
@@ -230,21 +230,23 @@ pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call
         (Mark::Fired, Call::Change) if !ready => clear_if_empty(kqueue, state, number),
         (Mark::Fired, Call::Change | Call::StillPending(_)) => {}
         (Mark::Fired, _) if ready => {}
-        (Mark::Fired, Call::Wait) => {
-            unmark(kqueue, number);
-            switch_off(kqueue, state);
-            left(kqueue, state);
-        }
-        (Mark::Fired, Call::Poll | Call::FoundNothing) => {
-            unmark(kqueue, number);
-            state.readable.tick = TICK;
-            arm(kqueue, state);
+        (Mark::Fired, call) => {
+            let named = unmark(kqueue, number);
+            if call == Call::Wait {
+                switch_off(kqueue, state);
+                left(kqueue, state);
+            } else {
+                state.readable.tick = TICK;
+                arm(kqueue, state);
+            }
+            return named;
         }
         (Mark::Off, Call::FoundNothing) => arm(kqueue, state),
         // Who makes changes is not the one who collects: that one may be in poll() by now.
         (Mark::Off, Call::Change) => keep_an_eye(kqueue, state),
         (Mark::Off, _) => left(kqueue, state),
     }
+    false
 }
 
 /// Looks what is pending, on behalf of those who only see the descriptor or its epoll.
