@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub(super) enum Step {
     /// Over, with so many events handed out.
     Done(usize),
-    /// Over: there was nothing.
+    /// Over: there was nothing, and the number was not looked at.
     Nothing,
     /// The thread has to sleep as [`Round::left`] says, and then [`wake_up`]. The number was
     /// looked at, and is the kqueue's.
@@ -140,12 +140,11 @@ fn go_on(
     };
     let habit = if round.is_patient() { Call::Wait } else { Call::Poll };
     let call = if round.level || round.more { Call::StillPending(habit.into()) } else { habit };
-    if out.len() == 0 && matches!(call, Call::Poll) {
-        kqueue.leave(state, number, Call::FoundNothing);
-    } else {
-        kqueue.leave(state, number, call);
+    let call = if out.len() == 0 && matches!(call, Call::Poll) { Call::FoundNothing } else { call };
+    match (result, kqueue.leave(state, number, call)) {
+        (Ok(Step::Nothing), true) => Ok(Step::Done(0)),
+        (result, _) => result,
     }
-    result
 }
 
 /// How many events to ask epoll for when there is `room`: one more, which tells that there
