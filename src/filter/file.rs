@@ -12,7 +12,7 @@
 use super::inodes::{self, Watch, news};
 use super::kept::Kept;
 use super::{Facts, ROW_FILE_READ, ROW_FILE_WRITE};
-use super::{Fate, Filter, Outcome, Queue, RETRY, descriptor};
+use super::{Fate, Filter, Outcome, Queue, RETRY, descriptor, fd};
 use crate::abi::{EV_CLEAR, EVFILT_READ, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
@@ -40,7 +40,7 @@ pub(crate) type Files = Kept<Watched>;
 pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let knote = queue.knotes[slot];
     let fd = descriptor(knote.ident)?;
-    let row = match knote.filter {
+    let row = match knote.filter() {
         EVFILT_READ => ROW_FILE_READ,
         EVFILT_WRITE => ROW_FILE_WRITE,
         _ => return Err(Errno::EINVAL),
@@ -51,6 +51,7 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let watched = Watched { identity: file::identity(fd)?, regular, watch: None };
     queue.knotes[slot].row = row;
     queue.knotes[slot].own = queue.files.insert(watched);
+    fd::enter(queue, fd, slot);
     queue.knotes.activate(slot);
     Ok(())
 }
@@ -67,7 +68,6 @@ fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
     check(queue, slot)?;
     let knote = &mut queue.knotes[slot];
     knote.fflags = change.fflags;
-    knote.data = change.data;
     queue.knotes.activate(slot);
     Ok(())
 }
@@ -106,14 +106,6 @@ fn heard(file: &mut Watched) {
 }
 
 impl Filter for FileRead {
-    fn on_descriptor(&self) -> bool {
-        true
-    }
-
-    fn column(&self) -> Option<usize> {
-        Some(0)
-    }
-
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }
@@ -171,14 +163,6 @@ impl Filter for FileRead {
 }
 
 impl Filter for FileWrite {
-    fn on_descriptor(&self) -> bool {
-        true
-    }
-
-    fn column(&self) -> Option<usize> {
-        Some(1)
-    }
-
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Finding a knote by (ident, filter), for filters whose ident is no descriptor.
+//! Finding a knote by (ident, number of its filter), where no descriptor's entry has it.
 //!
 //! An open-addressed table of slots: four bytes a knote, since the keys stand in the
 //! knotes themselves. Linear probing, at most three quarters full; a removal moves the rest of
@@ -15,14 +15,14 @@ pub(super) struct Index {
 }
 
 /// Multiplies and folds: idents and filter numbers are no adversary's choice.
-fn hash(ident: usize, filter: i16) -> usize {
-    let key = (ident as u64) ^ u64::from(filter.unsigned_abs()).rotate_right(8);
+fn hash(ident: usize, filter: u8) -> usize {
+    let key = (ident as u64) ^ u64::from(filter).rotate_right(8);
     let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ (mixed >> 32)) as usize
 }
 
 impl Index {
-    fn home(&self, ident: usize, filter: i16) -> usize {
+    fn home(&self, ident: usize, filter: u8) -> usize {
         hash(ident, filter) & (self.places.len() - 1)
     }
 
@@ -30,14 +30,14 @@ impl Index {
         (place + 1) & (self.places.len() - 1)
     }
 
-    fn place(&self, knotes: &Knotes, ident: usize, filter: i16) -> Option<usize> {
+    fn place(&self, knotes: &Knotes, ident: usize, filter: u8) -> Option<usize> {
         if self.used == 0 {
             return None;
         }
         let mut place = self.home(ident, filter);
         while self.places[place] != NONE {
             let knote = &knotes[self.places[place]];
-            if knote.ident == ident && knote.filter == filter {
+            if knote.ident == ident && knote.number() == filter {
                 return Some(place);
             }
             place = self.next(place);
@@ -46,7 +46,7 @@ impl Index {
     }
 
     /// The slot of a key.
-    pub(super) fn find(&self, knotes: &Knotes, ident: usize, filter: i16) -> Option<Slot> {
+    pub(super) fn find(&self, knotes: &Knotes, ident: usize, filter: u8) -> Option<Slot> {
         self.place(knotes, ident, filter).map(|place| self.places[place])
     }
 
@@ -70,7 +70,7 @@ impl Index {
     }
 
     fn put(&mut self, knotes: &Knotes, slot: Slot) {
-        let mut place = self.home(knotes[slot].ident, knotes[slot].filter);
+        let mut place = self.home(knotes[slot].ident, knotes[slot].number());
         while self.places[place] != NONE {
             place = self.next(place);
         }
@@ -79,7 +79,7 @@ impl Index {
 
     /// Takes a knote out, if it is in: there may be more knotes of a key than the one that is.
     pub(super) fn remove(&mut self, knotes: &Knotes, slot: Slot) {
-        let Some(mut hole) = self.place(knotes, knotes[slot].ident, knotes[slot].filter) else { return };
+        let Some(mut hole) = self.place(knotes, knotes[slot].ident, knotes[slot].number()) else { return };
         if self.places[hole] != slot {
             return;
         }
@@ -87,7 +87,7 @@ impl Index {
         let mut place = self.next(hole);
         while self.places[place] != NONE {
             let knote = &knotes[self.places[place]];
-            let home = self.home(knote.ident, knote.filter);
+            let home = self.home(knote.ident, knote.number());
             let mask = self.places.len() - 1;
             // It may move to the hole if that is not before its home.
             if place.wrapping_sub(home) & mask >= place.wrapping_sub(hole) & mask {
@@ -116,7 +116,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_index_finds_what_a_map_would(
-            steps in prop::collection::vec((any::<bool>(), 0usize..40, -13i16..-10), 1..400),
+            steps in prop::collection::vec((any::<bool>(), 0usize..40, 11u8..14), 1..400),
         ) {
             let (mut knotes, mut index, mut map) = (Knotes::default(), Index::default(), HashMap::new());
             for (add, ident, filter) in steps {
@@ -126,7 +126,7 @@ mod tests {
                 prop_assert_eq!(found, map.get(&(ident, filter)).copied());
                 match found {
                     None if add => {
-                        let slot = knotes.insert(Knote::new(ident, filter, 0));
+                        let slot = knotes.insert(Knote::new(ident, filter));
                         prop_assert!(index.reserve(&knotes).is_ok());
                         index.insert(&knotes, slot);
                         map.insert((ident, filter), slot);

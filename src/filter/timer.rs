@@ -44,9 +44,8 @@ impl Filter for Timer {
         if change.flags & EV_ADD != 0 {
             self.validate(change)?;
             queue.timers.prepare(clock_of(change.fflags), &queue.epoll.clone())?;
-            let knote = &mut queue.knotes[slot];
-            knote.fflags = change.fflags;
-            knote.data = change.data;
+            queue.knotes.set_data(slot, change.data)?;
+            queue.knotes[slot].fflags = change.fflags;
             // What had expired under the old settings is forgotten.
             queue.knotes.dequeue(slot);
             restart(queue, slot);
@@ -91,13 +90,14 @@ impl Filter for Timer {
 
 /// Starts the timer from now with what the knote asks for.
 fn restart(queue: &mut Queue, slot: Slot) {
+    let data = queue.knotes.data(slot);
     let knote = &mut queue.knotes[slot];
     if knote.fflags & NOTE_ABSTIME == 0 {
         knote.flags |= EV_CLEAR;
     }
     let (index, once) = (knote.own, knote.flags & EV_ONESHOT != 0);
     let clock = clock_of(knote.fflags);
-    let (deadline, period) = schedule(knote.fflags, knote.data, once, clock.now());
+    let (deadline, period) = schedule(knote.fflags, data, once, clock.now());
     queue.timers.stop(index);
     let timer = queue.timers.get(index);
     timer.clock = clock;

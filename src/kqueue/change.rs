@@ -87,11 +87,12 @@ fn register(queue: &mut Queue, change: &Kevent) -> Result<()> {
     if has(EV_ENABLE) && has(EV_DISABLE) || has(EV_ADD) && has(EV_KEEPUDATA) {
         return Err(Errno::EINVAL);
     }
-    if ops.on_descriptor() {
+    let on_descriptor = filter::on_descriptor(row);
+    if on_descriptor {
         filter::descriptor(change.ident)?;
     }
     ops.catch_up(queue);
-    let mut found = queue.find(row, change.ident, change.filter);
+    let mut found = queue.find(row, change.ident);
     if let Some(slot) = found
         && ops.is_over(queue, slot)
     {
@@ -102,11 +103,11 @@ fn register(queue: &mut Queue, change: &Kevent) -> Result<()> {
         Some(slot) if has(EV_DELETE) => delete(queue, slot),
         Some(slot) => match modify(queue, slot, change) {
             // The file of the knote was closed and the number is another's now.
-            Err(Errno::ENOENT) if has(EV_ADD) && ops.on_descriptor() => add(queue, row, change),
+            Err(Errno::ENOENT) if has(EV_ADD) && on_descriptor => add(queue, row, change),
             other => other,
         },
         None if has(EV_ADD) => add(queue, row, change),
-        None => Err(absent(ops.on_descriptor(), change.ident)),
+        None => Err(absent(on_descriptor, change.ident)),
     }
 }
 
@@ -118,16 +119,16 @@ fn absent(on_descriptor: bool, ident: usize) -> Errno {
 fn add(queue: &mut Queue, row: u8, change: &Kevent) -> Result<()> {
     filter::ops(row).validate(change)?;
     queue.reserve(1)?;
-    let mut knote = Knote::new(change.ident, change.filter, row);
+    let mut knote = Knote::new(change.ident, row);
     knote.udata = change.udata as usize;
     knote.fflags = change.fflags;
-    knote.data = change.data;
     knote.flags = change.flags & STORED_FLAGS;
     if change.flags & EV_DISABLE != 0 {
         knote.state &= !state::ENABLED;
     }
     let slot = queue.knotes.insert(knote);
-    if let Err(errno) = filter::attach(queue, slot).and_then(|()| queue.enter(slot)) {
+    let attached = queue.knotes.set_data(slot, change.data).and_then(|()| filter::attach(queue, slot));
+    if let Err(errno) = attached.and_then(|()| queue.enter(slot)) {
         queue.knotes.remove(slot);
         return Err(errno);
     }
@@ -142,7 +143,7 @@ fn delete(queue: &mut Queue, slot: Slot) -> Result<()> {
 }
 
 fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-    let before = queue.knotes[slot];
+    let before = (queue.knotes[slot], queue.knotes.data(slot));
     let knote = &mut queue.knotes[slot];
     if change.flags & EV_KEEPUDATA == 0 {
         knote.udata = change.udata as usize;
@@ -155,11 +156,11 @@ fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         knote.state |= state::ENABLED;
     }
     let name = queue.knotes.name(slot);
-    let result = filter::ops(before.row).modify(queue, slot, change);
+    let result = filter::ops(before.0.row).modify(queue, slot, change);
     if let Err(errno) = result {
         return Err(undo(queue, slot, name, &before, errno));
     }
-    if before.has(state::FORCED) {
+    if before.0.has(state::FORCED) {
         queue.knotes.activate(slot);
     }
     force(queue, slot, change);
@@ -167,7 +168,7 @@ fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
 }
 
 /// A refused change leaves the knote as it was; one on a file that is gone, no knote.
-fn undo(queue: &mut Queue, slot: Slot, name: u64, before: &Knote, errno: Errno) -> Errno {
+fn undo(queue: &mut Queue, slot: Slot, name: u64, (before, data): &(Knote, isize), errno: Errno) -> Errno {
     if queue.knotes.resolve(name) != Some(slot) {
         return errno;
     }
@@ -180,8 +181,9 @@ fn undo(queue: &mut Queue, slot: Slot, name: u64, before: &Knote, errno: Errno) 
     let knote = &mut queue.knotes[slot];
     knote.udata = before.udata;
     knote.fflags = before.fflags;
-    knote.data = before.data;
     knote.state = knote.state & state::QUEUED | before.state & !state::QUEUED;
+    // There is room for it: it was there.
+    let _ = queue.knotes.set_data(slot, *data);
     if before.has(state::QUEUED) {
         queue.knotes.activate(slot);
     }

@@ -272,7 +272,7 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
 /// a process. epoll may hold another edge of it by now, and both are one event.
 fn edge_waits(queue: &Queue, room: usize) -> bool {
     next(queue, room)
-        .any(|knote| knote.flags & EV_CLEAR != 0 && knote.hinted != queue.scan && filter::ops(knote.row).adds_up())
+        .any(|knote| knote.flags & EV_CLEAR != 0 && knote.hint(queue.scan).is_none() && filter::adds_up(knote.row))
 }
 
 /// Whether a wait that was asked for fewer events, since others were ready, brought some of
@@ -397,7 +397,7 @@ fn hand_out(queue: &mut Queue, out: &mut Output<Kevent>, level: &mut bool) -> Re
         left -= 1;
         let name = queue.knotes.name(slot);
         queue.knotes.dequeue(slot);
-        if queue.knotes[slot].seen == queue.scan {
+        if queue.knotes[slot].is_seen(queue.scan) {
             // Handed out in this call already.
             if !filter::fd::is_told_again(&queue.knotes[slot]) {
                 queue.knotes.requeue(slot);
@@ -437,7 +437,7 @@ fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, l
     let ops = filter::ops(knote.row);
     let event = Kevent {
         ident: knote.ident,
-        filter: knote.filter,
+        filter: knote.filter(),
         flags: flags | if facts.eof { EV_EOF } else { 0 },
         fflags: facts.fflags,
         data: facts.data,
@@ -448,7 +448,7 @@ fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, l
         return Err(errno);
     }
     debug::trace("kevent", format_args!("event {}", Named(&event)));
-    queue.knotes[slot].seen = queue.scan;
+    queue.knotes[slot].set_seen(queue.scan);
     if flags & EV_ONESHOT != 0 {
         ops.settle(queue, slot, Fate::Spent);
         queue.remove(slot);
