@@ -197,12 +197,15 @@ impl core::ops::IndexMut<Slot> for Knotes {
 
 impl Knotes {
     /// Makes room for `more` knotes, and for taking all of them out. ENOMEM.
+    #[inline(always)]
     pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
-        if self.free.len() < more {
-            self.slots.try_reserve(more)?;
-            self.free.try_reserve(self.slots.capacity())?;
-        }
-        Ok(())
+        if self.free.len() < more { self.grow(more) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize) -> Result<()> {
+        self.slots.try_reserve(more)?;
+        Ok(self.free.try_reserve(self.slots.capacity())?)
     }
 
     pub(crate) fn insert(&mut self, mut knote: Knote) -> Slot {
@@ -217,13 +220,16 @@ impl Knotes {
     }
 
     /// Frees a slot; names of it with a generation become stale.
+    #[inline(always)]
     pub(crate) fn remove(&mut self, slot: Slot) {
         self.dequeue(slot);
         let knote = &mut self[slot];
         knote.state = 0;
         knote.generation = knote.generation.wrapping_add(1) & GENERATIONS;
         self.free.push(slot);
-        if let Some(data) = self.data_mut(slot) {
+        if !self.data.is_empty()
+            && let Some(data) = self.data_mut(slot)
+        {
             *data = 0;
         }
     }
@@ -235,7 +241,12 @@ impl Knotes {
     }
 
     /// ENOMEM.
+    #[inline(always)]
     pub(crate) fn set_data(&mut self, slot: Slot, data: isize) -> Result<()> {
+        if data == 0 && self.data.is_empty() { Ok(()) } else { self.keep_data(slot, data) }
+    }
+
+    fn keep_data(&mut self, slot: Slot, data: isize) -> Result<()> {
         if let Some(place) = self.data_mut(slot) {
             *place = data;
         } else if data != 0 {
@@ -315,11 +326,15 @@ impl Knotes {
     }
 
     /// Takes a knote off the ready list, if it is on it.
+    #[inline(always)]
     pub(crate) fn dequeue(&mut self, slot: Slot) {
-        let knote = &mut self[slot];
-        if !knote.has(state::QUEUED) {
-            return;
+        if self[slot].has(state::QUEUED) {
+            self.take_off(slot);
         }
+    }
+
+    fn take_off(&mut self, slot: Slot) {
+        let knote = &mut self[slot];
         knote.state &= !state::QUEUED;
         let (next, prev) = (knote.next, knote.prev);
         match prev {

@@ -9,7 +9,7 @@
 use super::kind::Kind;
 use super::mask;
 use super::watched::Watched;
-use crate::knote::{Knotes, NONE, NUMBER, Slot};
+use crate::knote::{Knote, Knotes, NONE, NUMBER, Slot};
 use crate::sys::epoll::Epoll;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -36,6 +36,12 @@ pub(super) struct Entry {
 const VACANT: Entry =
     Entry { first: NONE, generations: [0; SETS], armed: [0; SETS], kind: Kind::Unknown, others: false };
 
+impl Default for Entry {
+    fn default() -> Entry {
+        VACANT
+    }
+}
+
 impl Entry {
     /// What epoll tells of the number's entry in a set.
     pub(super) fn token(&self, fd: RawFd, set: usize) -> u64 {
@@ -43,9 +49,40 @@ impl Entry {
     }
 
     /// Its knotes, in the order of their filters.
-    pub(super) fn knotes(self, knotes: &Knotes) -> impl Iterator<Item = Slot> + '_ {
-        let some = |slot: Slot| (slot != NONE).then_some(slot);
-        core::iter::successors(some(self.first), move |&slot| some(knotes[slot].sibling))
+    pub(super) fn knotes(self, knotes: &Knotes) -> impl Iterator<Item = (Slot, &Knote)> {
+        let mut next = self.first;
+        core::iter::from_fn(move || {
+            let slot = next;
+            let knote = (slot != NONE).then(|| &knotes[slot])?;
+            next = knote.sibling;
+            Some((slot, knote))
+        })
+    }
+
+    /// Whether a knote is the only one of it.
+    pub(super) fn has_only(self, slot: Slot, knote: &Knote) -> bool {
+        self.first == slot && knote.sibling == NONE
+    }
+
+    /// Enters a knote beside others.
+    #[cold]
+    fn link_beside(&mut self, knotes: &mut Knotes, slot: Slot) {
+        let number = knotes[slot].number();
+        let before = self.knotes(knotes).take_while(|(_, knote)| knote.number() < number).last().map(|(slot, _)| slot);
+        let next = match before {
+            None => core::mem::replace(&mut self.first, slot),
+            Some(before) => core::mem::replace(&mut knotes[before].sibling, slot),
+        };
+        knotes[slot].sibling = next;
+    }
+
+    /// Takes out a knote that is not the first, if it is in.
+    #[cold]
+    fn unlink_behind(&mut self, knotes: &mut Knotes, slot: Slot) {
+        let before = self.knotes(knotes).find(|(_, knote)| knote.sibling == slot).map(|(slot, _)| slot);
+        if let Some(before) = before {
+            knotes[before].sibling = knotes[slot].sibling;
+        }
     }
 
     /// Its entry in a set is given up: reports of it are stale from here on. True: the count
@@ -108,36 +145,49 @@ impl Descriptors {
 
     /// The knote on a number that the filter of `row` has there.
     pub(super) fn find(&self, knotes: &Knotes, fd: RawFd, row: u8) -> Option<Slot> {
-        self.knotes(knotes, fd).find(|&slot| knotes[slot].number() == row & NUMBER)
+        self.knotes(knotes, fd).find(|(_, knote)| knote.number() == row & NUMBER).map(|(slot, _)| slot)
     }
 
     /// The knotes in the entry of a number.
-    pub(super) fn knotes<'a>(&self, knotes: &'a Knotes, fd: RawFd) -> impl Iterator<Item = Slot> + 'a {
+    pub(super) fn knotes<'a>(
+        &self,
+        knotes: &'a Knotes,
+        fd: RawFd,
+    ) -> impl Iterator<Item = (Slot, &'a Knote)> + use<'a> {
         self.entry(fd).unwrap_or(&VACANT).knotes(knotes)
     }
 
-    /// Enters a knote, of a filter that has none there.
-    pub(super) fn link(&mut self, knotes: &mut Knotes, fd: RawFd, slot: Slot) {
+    /// Enters a knote, of a filter that has none there. The entry as it is then.
+    #[inline(always)]
+    pub(super) fn link(&mut self, knotes: &mut Knotes, fd: RawFd, slot: Slot) -> Entry {
         let entry = self.entry_mut(fd);
-        let before = entry.knotes(knotes).take_while(|&other| knotes[other].number() < knotes[slot].number()).last();
-        let next = match before {
-            None => core::mem::replace(&mut entry.first, slot),
-            Some(before) => core::mem::replace(&mut knotes[before].sibling, slot),
-        };
-        knotes[slot].sibling = next;
+        if entry.first == NONE {
+            entry.first = slot;
+            knotes[slot].sibling = NONE;
+        } else {
+            entry.link_beside(knotes, slot);
+        }
+        *entry
+    }
+    /// Takes a knote out, if it is in. The entry as it is then.
+    #[inline(always)]
+    pub(super) fn unlink(&mut self, knotes: &mut Knotes, fd: RawFd, slot: Slot) -> Entry {
+        let Some(entry) = self.known_mut(fd) else { return VACANT };
+        if entry.first == slot {
+            entry.first = knotes[slot].sibling;
+        } else {
+            entry.unlink_behind(knotes, slot);
+        }
+        *entry
     }
 
-    /// Takes a knote out, if it is in.
-    pub(super) fn unlink(&mut self, knotes: &mut Knotes, fd: RawFd, slot: Slot) {
+    /// Notes what a set was asked for on behalf of a number.
+    #[inline(always)]
+    pub(super) fn note(&mut self, fd: RawFd, set: usize, armed: u8) {
         let Some(entry) = self.known_mut(fd) else { return };
-        let next = knotes[slot].sibling;
-        if entry.first == slot {
-            entry.first = next;
-            return;
-        }
-        let before = entry.knotes(knotes).find(|&other| knotes[other].sibling == slot);
-        if let Some(before) = before {
-            knotes[before].sibling = next;
+        entry.armed[set] = armed;
+        if entry.armed == [0; SETS] && core::mem::take(&mut entry.kind) == Kind::Kqueue {
+            self.kqueues.remove(&fd);
         }
     }
 

@@ -66,6 +66,7 @@ pub(super) fn epoll_of(queue: &Queue, set: usize) -> Option<&Epoll> {
 }
 
 /// Runs `f` on a set, which is made if it is a nested one and missing.
+#[cold]
 fn with_set<T>(queue: &mut Queue, set: usize, f: impl FnOnce(&Epoll) -> Result<T>) -> Result<T> {
     if epoll_of(queue, set).is_none() {
         let _creating = sys_fd::creating();
@@ -118,14 +119,25 @@ fn trigger(knote: &Knote) -> u32 {
     }
 }
 
+/// What epoll is asked for on behalf of a knote: nothing while it is disabled.
+fn asks_for(knote: &Knote) -> u32 {
+    if knote.is_enabled() { interest(knote.filter()) | trigger(knote) } else { 0 }
+}
+
+/// What a set should be asked for that has one knote.
+fn alone(knote: &Knote) -> u32 {
+    match asks_for(knote) {
+        0 => PARKED,
+        mask => mask,
+    }
+}
+
 /// What a set should be asked for on behalf of an entry's knotes: 0 if it has none.
 fn wanted(knotes: &Knotes, entry: Entry, set: usize) -> u32 {
     let (mut mask, mut any) = (0, false);
-    for knote in entry.knotes(knotes).map(|slot| &knotes[slot]).filter(|knote| stands_in(knote, set)) {
+    for (_, knote) in entry.knotes(knotes).filter(|(_, knote)| stands_in(knote, set)) {
         any = true;
-        if knote.is_enabled() {
-            mask |= interest(knote.filter()) | trigger(knote);
-        }
+        mask |= asks_for(knote);
     }
     if any && mask == 0 { PARKED } else { mask }
 }
@@ -135,30 +147,43 @@ fn wanted(knotes: &Knotes, entry: Entry, set: usize) -> u32 {
 /// that is gone is found out (ENOENT, EBADF).
 fn apply(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
     let Some(&entry) = queue.fds.entry(fd) else { return Ok(()) };
-    let (armed, wanted) = (entry.armed[set], wanted(&queue.knotes, entry, set));
-    let (token, target) = (entry.token(fd, set), target(queue, fd));
+    let wanted = wanted(&queue.knotes, entry, set);
+    bring(queue, fd, entry, set, wanted)
+}
+
+/// Has a set's entry be what is `wanted`.
+#[inline(always)]
+fn bring(queue: &mut Queue, fd: RawFd, entry: Entry, set: usize, wanted: u32) -> Result<()> {
+    let (armed, token) = (entry.armed[set], entry.token(fd, set));
+    let asked = if set == 0 && entry.kind != Kind::Kqueue {
+        ask(&queue.epoll, fd, armed, wanted, token)
+    } else {
+        let target = target(queue, fd);
+        with_set(queue, set, |epoll| ask(epoll, target.number, armed, wanted, token))
+    };
+    if let Err(errno) = asked {
+        queue.crowded |= armed == 0 && errno == Errno::EINVAL;
+        return Err(errno);
+    }
+    queue.entered = queue.entered.wrapping_add(u32::from(armed == 0 && wanted != 0));
+    queue.fds.note(fd, set, pack(wanted));
+    Ok(())
+}
+
+/// Asks a set for what is `wanted` of a number, where it was `armed` before.
+#[inline(always)]
+fn ask(epoll: &Epoll, number: RawFd, armed: u8, wanted: u32, token: u64) -> Result<()> {
     // A number that was in the set and now cannot be polled (EPERM) is another file's.
     let other_file = |errno| if errno == Errno::EPERM { Errno::ENOENT } else { errno };
-    let mut crowded = false;
-    let applied = with_set(queue, set, |epoll| match (armed, wanted) {
+    match (armed, wanted) {
         (0, 0) => Ok(()),
-        (0, _) => match epoll.add(target.number, wanted, token) {
-            Err(Errno::EEXIST) => epoll.modify(target.number, wanted, token),
-            other => other.inspect_err(|&errno| crowded = errno == Errno::EINVAL),
+        (0, _) => match epoll.add(number, wanted, token) {
+            Err(Errno::EEXIST) => epoll.modify(number, wanted, token),
+            other => other,
         },
-        (_, 0) => epoll.delete(target.number).map_err(other_file),
-        _ => epoll.modify(target.number, wanted, token).map_err(other_file),
-    });
-    queue.crowded |= crowded;
-    applied?;
-    queue.entered = queue.entered.wrapping_add(u32::from(armed == 0 && wanted != 0));
-    if let Some(entry) = queue.fds.known_mut(fd) {
-        entry.armed[set] = pack(wanted);
-        if entry.armed == [0; SETS] {
-            queue.fds.untie(fd);
-        }
+        (_, 0) => epoll.delete(number).map_err(other_file),
+        _ => epoll.modify(number, wanted, token).map_err(other_file),
     }
-    Ok(())
 }
 
 /// Whether an error of [`apply`] says that the number names another file, or none.
@@ -166,17 +191,23 @@ fn gone(error: Errno) -> bool {
     matches!(error, Errno::ENOENT | Errno::EBADF)
 }
 
-/// The set for a new knote: its level siblings' if it is level itself, else a free one.
-fn choose_set(queue: &Queue, fd: RawFd, trigger_wanted: u32) -> u32 {
-    let siblings =
-        || queue.fds.knotes(&queue.knotes, fd).map(|slot| &queue.knotes[slot]).filter(|knote| is_polled(knote));
-    let free = |set: &u32| siblings().all(|sibling| set_of(sibling) != *set as usize);
+/// The set for a knote, whichever it may be in now: its level siblings' if it is level
+/// itself, else a free one.
+fn choose_set(queue: &Queue, fd: RawFd, slot: Slot, trigger_wanted: u32) -> usize {
+    let others = || queue.fds.knotes(&queue.knotes, fd).filter(|&(other, _)| other != slot);
+    let siblings = || others().map(|(_, knote)| knote).filter(|knote| is_polled(knote));
+    let free = |&set: &usize| siblings().all(|sibling| set_of(sibling) != set);
     if trigger_wanted == 0
         && let Some(level) = siblings().find(|sibling| trigger(sibling) == 0)
     {
-        return level.own & SET_MASK;
+        return set_of(level);
     }
-    (0..SETS as u32).find(free).unwrap_or(0)
+    (0..SETS).find(free).unwrap_or(0)
+}
+
+/// Moves a knote to a set.
+fn put_in(knote: &mut Knote, set: usize) {
+    knote.own = knote.own & !SET_MASK | set as u32;
 }
 
 /// Starts watching a descriptor for a new knote. `soft` asks for edges in epoll and the
@@ -184,37 +215,49 @@ fn choose_set(queue: &Queue, fd: RawFd, trigger_wanted: u32) -> u32 {
 pub(super) fn attach(queue: &mut Queue, slot: Slot, soft: bool) -> Result<()> {
     let fd = descriptor(queue.knotes[slot].ident)?;
     match begin(queue, fd, slot, soft) {
-        Err(errno) if gone(errno) => {
-            // The entry was an earlier file's: its knotes go, and this one starts afresh.
-            leave(queue, slot);
-            queue.forget(fd);
-            if !sys_fd::is_open(fd) {
-                return Err(Errno::EBADF);
-            }
-            begin(queue, fd, slot, soft)
-        }
-        other => other,
+        Err(errno) => begin_again(queue, fd, slot, soft, errno).inspect_err(|_| leave(queue, slot)),
+        Ok(()) => Ok(()),
     }
-    .inspect_err(|_| leave(queue, slot))
+}
+
+/// If the entry was an earlier file's its knotes go, and this one starts afresh.
+#[cold]
+fn begin_again(queue: &mut Queue, fd: RawFd, slot: Slot, soft: bool, errno: Errno) -> Result<()> {
+    if !gone(errno) {
+        return Err(errno);
+    }
+    leave(queue, slot);
+    queue.forget(fd);
+    if !sys_fd::is_open(fd) {
+        return Err(Errno::EBADF);
+    }
+    begin(queue, fd, slot, soft)
 }
 
 /// Enters a knote where it can stand, and asks epoll for it.
+#[inline(always)]
 fn begin(queue: &mut Queue, fd: RawFd, slot: Slot, soft: bool) -> Result<()> {
+    let entry = enter(queue, fd, slot);
     let knote = &mut queue.knotes[slot];
     knote.own = if soft { SOFT } else { 0 };
+    if entry.has_only(slot, knote) {
+        let wanted = alone(knote);
+        return bring(queue, fd, entry, 0, wanted);
+    }
     let trigger = trigger(knote);
-    let set = choose_set(queue, fd, trigger);
-    queue.knotes[slot].own |= set;
-    enter(queue, fd, slot);
-    apply(queue, fd, set as usize)
+    let set = choose_set(queue, fd, slot, trigger);
+    put_in(&mut queue.knotes[slot], set);
+    apply(queue, fd, set)
 }
 
 /// Enters a new knote in the entry of its descriptor.
-pub(super) fn enter(queue: &mut Queue, fd: RawFd, slot: Slot) {
-    queue.fds.link(&mut queue.knotes, fd, slot);
+#[inline(always)]
+pub(super) fn enter(queue: &mut Queue, fd: RawFd, slot: Slot) -> Entry {
+    queue.fds.link(&mut queue.knotes, fd, slot)
 }
 
 /// Takes a knote out of the entry of its descriptor, if it is still in.
+#[inline(always)]
 pub(super) fn leave(queue: &mut Queue, slot: Slot) {
     if let Ok(fd) = descriptor(queue.knotes[slot].ident) {
         queue.fds.unlink(&mut queue.knotes, fd, slot);
@@ -237,25 +280,32 @@ pub(super) fn send_buffer(knote: &mut Knote, fd: RawFd, used: usize) -> Result<u
 /// A change to a knote. ENOENT or EBADF: its file is gone, and so are all knotes on the
 /// number, this one included.
 pub(super) fn modify(queue: &mut Queue, slot: Slot, soft: bool) -> Result<()> {
-    let fd = descriptor(queue.knotes[slot].ident)?;
-    let set = set_of(&queue.knotes[slot]);
-    let alone = is_alone(queue, fd, slot);
-    // A softened knote is given another try at the real level; a new mark softens.
-    if soft || alone {
-        let own = &mut queue.knotes[slot].own;
-        *own = *own & !SOFT | if soft && alone { SOFT } else { 0 };
+    let knote = &mut queue.knotes[slot];
+    let (fd, set) = (descriptor(knote.ident)?, set_of(knote));
+    let entry = queue.fds.entry(fd).copied().unwrap_or_default();
+    if entry.has_only(slot, knote) {
+        set_soft(knote, soft);
+        let wanted = alone(knote);
+        return bring(queue, fd, entry, set, wanted);
     }
-    if soft && !alone {
+    // A softened knote is given another try at the real level; a new mark softens.
+    if is_alone(queue, fd, slot) {
+        set_soft(&mut queue.knotes[slot], soft);
+    } else if soft {
         return resettle(queue, fd, slot);
     }
     apply(queue, fd, set)
+}
+
+fn set_soft(knote: &mut Knote, soft: bool) {
+    knote.own = knote.own & !SOFT | if soft { SOFT } else { 0 };
 }
 
 /// Whether a knote shares its set with no other.
 fn is_alone(queue: &Queue, fd: RawFd, slot: Slot) -> bool {
     let set = set_of(&queue.knotes[slot]);
     let mut knotes = queue.fds.knotes(&queue.knotes, fd);
-    knotes.all(|other| other == slot || !stands_in(&queue.knotes[other], set))
+    knotes.all(|(other, knote)| other == slot || !stands_in(knote, set))
 }
 
 /// Moves a knote that can no longer share its set into one of its own, edge-triggered. An
@@ -263,8 +313,9 @@ fn is_alone(queue: &Queue, fd: RawFd, slot: Slot) -> bool {
 fn resettle(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
     let before = queue.knotes[slot].own;
     let old = set_of(&queue.knotes[slot]);
-    queue.knotes[slot].own = before & !SET_MASK | SOFT | choose_set(queue, fd, epoll::ET);
-    let new = set_of(&queue.knotes[slot]);
+    let new = choose_set(queue, fd, slot, epoll::ET);
+    queue.knotes[slot].own |= SOFT;
+    put_in(&mut queue.knotes[slot], new);
     apply(queue, fd, new).inspect_err(|_| queue.knotes[slot].own = before)?;
     apply(queue, fd, old)
 }
@@ -273,15 +324,15 @@ fn resettle(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
 pub(super) fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let fd = descriptor(queue.knotes[slot].ident)?;
     let set = set_of(&queue.knotes[slot]);
-    leave(queue, slot);
-    let result = apply(queue, fd, set);
-    if let Err(errno) = result
-        && gone(errno)
-    {
-        queue.forget(fd);
-        return Err(if sys_fd::is_open(fd) { Errno::ENOENT } else { Errno::EBADF });
+    let entry = queue.fds.unlink(&mut queue.knotes, fd, slot);
+    let wanted = if entry.first == NONE { 0 } else { wanted(&queue.knotes, entry, set) };
+    match bring(queue, fd, entry, set, wanted) {
+        Err(errno) if gone(errno) => {
+            queue.forget(fd);
+            Err(if sys_fd::is_open(fd) { Errno::ENOENT } else { Errno::EBADF })
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Enters a watched kqueue anew whose epoll was replaced: with the old one it fell out of
@@ -303,7 +354,9 @@ pub(super) fn refresh(queue: &mut Queue, fd: RawFd) {
 /// Removes a knote whose file is gone, without asking epoll for anything.
 pub(super) fn abandon(queue: &mut Queue, slot: Slot) {
     let row = queue.knotes[slot].row;
-    if !in_entry(row) || row >= super::VARIANTS {
+    if in_entry(row) && row < super::VARIANTS {
+        leave(queue, slot);
+    } else {
         let _ = ops(row).detach(queue, slot);
     }
     queue.remove(slot);
@@ -325,7 +378,7 @@ pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
     }
     let mut begun_anew = false;
     for set in 0..SETS {
-        if !entry.knotes(knotes).any(|slot| stands_in(&knotes[slot], set)) {
+        if !entry.knotes(knotes).any(|(_, knote)| stands_in(knote, set)) {
             begun_anew |= entry.give_up(set);
         }
     }

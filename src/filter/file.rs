@@ -37,6 +37,7 @@ pub(crate) type Files = Kept<Watched>;
 
 /// Attaches a knote to a descriptor epoll refused. EINVAL for filters that have no
 /// meaning there.
+#[cold]
 pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let knote = queue.knotes[slot];
     let fd = descriptor(knote.ident)?;
@@ -74,6 +75,7 @@ fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
 
 fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let result = check(queue, slot).map(|_| ());
+    fd::leave(queue, slot);
     let file = queue.files.take(queue.knotes[slot].own);
     if let Some(watch) = file.and_then(|file| file.watch) {
         inodes::unwatch(queue, slot, &watch);

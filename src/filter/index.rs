@@ -52,14 +52,17 @@ impl Index {
 
     /// Makes room for one knote more. ENOMEM.
     pub(super) fn reserve(&mut self, knotes: &Knotes) -> Result<()> {
-        if (self.used + 1) * 4 > self.places.len() * 3 {
-            let grown = (self.places.len() * 2).max(8);
-            let mut places = Vec::new();
-            places.try_reserve_exact(grown)?;
-            places.resize(grown, NONE);
-            let old = core::mem::replace(&mut self.places, places);
-            old.into_iter().filter(|&slot| slot != NONE).for_each(|slot| self.put(knotes, slot));
-        }
+        if (self.used + 1) * 4 > self.places.len() * 3 { self.grow(knotes) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn grow(&mut self, knotes: &Knotes) -> Result<()> {
+        let grown = (self.places.len() * 2).max(8);
+        let mut places = Vec::new();
+        places.try_reserve_exact(grown)?;
+        places.resize(grown, NONE);
+        let old = core::mem::replace(&mut self.places, places);
+        old.into_iter().filter(|&slot| slot != NONE).for_each(|slot| self.put(knotes, slot));
         Ok(())
     }
 

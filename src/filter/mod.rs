@@ -102,8 +102,9 @@ pub(crate) trait Filter: Sync {
     /// puts all of them back.
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()>;
 
-    /// Stops watching. The knote is removed whatever this returns; the error tells the
-    /// program that what it watched had gone before (ENOENT, EBADF).
+    /// Stops watching, and takes the knote out of its descriptor's entry if it stands in
+    /// one. It is removed whatever this returns; the error tells the program that what it
+    /// watched had gone before (ENOENT, EBADF).
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()>;
 
     /// Takes in what has happened, before a change is made to a knote of this filter.
@@ -133,7 +134,7 @@ pub(crate) trait Filter: Sync {
     /// Is it ready, and with what? Consumes nothing.
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome;
 
-    /// The event was handed out.
+    /// The event was handed out. With [`Fate::Spent`] also what [`Filter::detach`] does.
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate);
 }
 
@@ -340,10 +341,11 @@ impl Queue {
         self.index.find(&self.knotes, ident, row)
     }
 
-    /// Makes room for `more` knotes, at most one of them in the index. ENOMEM.
-    pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
+    /// Makes room for `more` knotes of a row, at most one of them in the index. ENOMEM.
+    #[inline(always)]
+    pub(crate) fn reserve(&mut self, row: u8, more: usize) -> Result<()> {
         self.knotes.reserve(more)?;
-        self.index.reserve(&self.knotes)
+        if in_entry(row) { Ok(()) } else { self.index.reserve(&self.knotes) }
     }
 
     /// Enters a new knote where [`Queue::find`] looks. Those in the entry of a descriptor
@@ -373,15 +375,14 @@ impl Queue {
     }
 
     /// Takes a knote out of the books, after its filter let go of it.
+    #[inline]
     pub(crate) fn remove(&mut self, slot: Slot) {
         if !self.looks.is_empty()
             && let Some(index) = self.looks.remove(&slot)
         {
             self.timers.delete(index);
         }
-        if in_entry(self.knotes[slot].row) {
-            fd::leave(self, slot);
-        } else {
+        if !in_entry(self.knotes[slot].row) {
             self.index.remove(&self.knotes, slot);
         }
         self.knotes.remove(slot);
@@ -397,7 +398,7 @@ impl Queue {
     /// Something said that a descriptor's file is gone: drops the knotes of which that is
     /// true. Others on the number may be of the file it names now.
     pub(crate) fn forget(&mut self, fd: RawFd) {
-        let mut suspects: Vec<Slot> = self.fds.knotes(&self.knotes, fd).collect();
+        let mut suspects: Vec<Slot> = self.fds.knotes(&self.knotes, fd).map(|(slot, _)| slot).collect();
         if self.fds.has_others(fd) {
             let others =
                 (1..VARIANTS).filter(|row| ROWS[usize::from(*row)].is_some_and(|row| row.ident == Ident::File));

@@ -26,6 +26,7 @@ const UNTOLD: u32 = u32::MAX;
 
 /// Attaches a knote to the kqueue `inner`. EINVAL for other filters than EVFILT_READ and
 /// for a kqueue in itself; ELOOP for a ring of kqueues or too long a chain.
+#[cold]
 pub(super) fn attach(queue: &mut Queue, slot: Slot, inner: Arc<dyn Inner>) -> Result<()> {
     let number = descriptor(queue.knotes[slot].ident)?;
     if queue.knotes[slot].filter() != EVFILT_READ || inner.epoll() == queue.epoll.as_raw_fd() {

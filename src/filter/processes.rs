@@ -304,7 +304,7 @@ fn did(queue: &mut Queue, slot: Slot, bits: u32) {
 /// A tracked process has a child: announces it, and gives it a knote like its parent's.
 fn bear(queue: &mut Queue, parent: Slot, pid: i32, serial: u64) {
     let Ok(ident) = usize::try_from(pid) else { return };
-    if queue.reserve(2).is_err() {
+    if queue.reserve(PROC, 2).is_err() {
         following::unfollow(queue, pid, serial);
         return did(queue, parent, NOTE_TRACKERR);
     }

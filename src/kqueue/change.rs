@@ -42,41 +42,49 @@ pub(super) fn apply_all(
     let entered = state.queue.entered;
     for (done, asked) in changes.iter().enumerate() {
         // Copied before the answer is written: both lists may be the same array.
-        let asked = asked?;
-        let mut change = asked;
+        let mut change = asked?;
+        let traced = debug::is_on().then_some(change);
         change.flags &= !EV_SYSFLAGS;
-        let mut result = apply(&mut state.queue, &change);
-        if core::mem::take(&mut state.queue.crowded) && readable::make_way(kqueue, state) && result.is_err() {
-            result = apply(&mut state.queue, &change);
+        let mut result = apply(&mut state.queue, &mut change);
+        if state.queue.crowded {
+            state.queue.crowded = false;
+            if readable::make_way(kqueue, state) && result.is_err() {
+                result = apply(&mut state.queue, &mut change);
+            }
         }
         if state.queue.entered.wrapping_sub(entered) == MANY {
             readable::step_aside(kqueue, state, changes.len() - done);
         }
-        debug::trace("kevent", format_args!("change {} -> {:?}", Named(&asked), result.map(|_| ())));
-        let answer = match result {
-            Ok(_) if change.flags & EV_RECEIPT == 0 => continue,
-            Ok(receipt) => Kevent { flags: EV_ERROR, ..receipt },
+        if let Some(asked) = traced {
+            debug::trace("kevent", format_args!("change {} -> {result:?}", Named(&asked)));
+        }
+        match result {
+            Ok(()) if change.flags & EV_RECEIPT == 0 => continue,
+            Ok(()) => {}
             Err(errno) if events.room() == 0 => return Err(errno),
-            Err(errno) => Kevent { flags: EV_ERROR, data: errno.raw() as isize, ..change },
-        };
+            Err(errno) => change.data = errno.raw() as isize,
+        }
         if events.room() == 0 {
             return Ok(Next::Return);
         }
-        events.push(answer)?;
+        change.flags = EV_ERROR;
+        events.push(change)?;
     }
     Ok(Next::Collect)
 }
 
-/// Applies one change. The value is what a receipt shows, but for its flags.
-fn apply(queue: &mut Queue, change: &Kevent) -> Result<Kevent> {
+/// Applies one change, and makes of it what a receipt shows, but for its flags.
+fn apply(queue: &mut Queue, change: &mut Kevent) -> Result<()> {
     if change.filter == EVFILT_LIBKQUEUE && change.flags & EV_ADD != 0 {
         filter::ops(filter::row(change.filter)?).validate(change)?;
         if let Some(answer) = filter::libkqueue::answer(change) {
-            return Ok(answer);
+            *change = answer;
+            return Ok(());
         }
     }
     register(queue, change)?;
-    Ok(Kevent { data: 0, ..*change })
+    change.data = 0;
+    Ok(())
 }
 
 /// kqueue(2)'s rules for one change.
@@ -118,7 +126,7 @@ fn absent(on_descriptor: bool, ident: usize) -> Errno {
 
 fn add(queue: &mut Queue, row: u8, change: &Kevent) -> Result<()> {
     filter::ops(row).validate(change)?;
-    queue.reserve(1)?;
+    queue.reserve(row, 1)?;
     let mut knote = Knote::new(change.ident, row);
     knote.udata = change.udata as usize;
     knote.fflags = change.fflags;
@@ -127,7 +135,8 @@ fn add(queue: &mut Queue, row: u8, change: &Kevent) -> Result<()> {
         knote.state &= !state::ENABLED;
     }
     let slot = queue.knotes.insert(knote);
-    let attached = queue.knotes.set_data(slot, change.data).and_then(|()| filter::attach(queue, slot));
+    let kept = queue.knotes.set_data(slot, change.data);
+    let attached = kept.and_then(|()| filter::attach(queue, slot));
     if let Err(errno) = attached.and_then(|()| queue.enter(slot)) {
         queue.knotes.remove(slot);
         return Err(errno);
