@@ -19,26 +19,20 @@
 //! epoll, and kept on the ready list by us for as long as its condition holds.
 
 use super::descriptors::{Entry, SETS};
+use super::interest::{
+    PARKED, alone, interest, is_polled, is_soft, put_in, set_of, set_soft, stands_in, trigger, wanted,
+};
 use super::kind::Kind;
 use super::mask::{pack, unpack};
 use super::watched::Watched;
-use super::{Fate, Ident, Inner, Outcome, Queue, descriptor, in_entry, ops, served, token};
-use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EVFILT_EXCEPT, EVFILT_PROCDESC, EVFILT_READ};
+use super::{Fate, Inner, Outcome, Queue, descriptor, in_entry, ops, token};
+use crate::abi::{EV_DISPATCH, EV_ONESHOT};
 use crate::errno::{Errno, Result};
-use crate::knote::{Knote, Knotes, NONE, Slot, state};
+use crate::knote::{Knote, NONE, Slot, state};
 use crate::sys::epoll::{self, Epoll};
-use crate::sys::{ask_twice, fd as sys_fd, socket};
+use crate::sys::{ask_twice, fd as sys_fd};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-
-/// `own` of a knote on a descriptor: bits 0–1 its set; bit 2 softened; the others hold what
-/// [`send_buffer`] remembers.
-const SET_MASK: u32 = 3;
-const SOFT: u32 = 4;
-const REMEMBERED: u32 = 3;
-
-/// What a parked entry asks epoll for: nothing, told once.
-const PARKED: u32 = epoll::ONESHOT | epoll::ET;
 
 /// What epoll is given for a descriptor.
 pub(super) struct Target {
@@ -75,71 +69,6 @@ fn with_set<T>(queue: &mut Queue, set: usize, f: impl FnOnce(&Epoll) -> Result<T
         queue.fds.put_nested(set, made);
     }
     epoll_of(queue, set).map_or(Err(Errno::EBADF), f)
-}
-
-fn set_of(knote: &Knote) -> usize {
-    (knote.own & SET_MASK) as usize
-}
-
-fn is_polled(knote: &Knote) -> bool {
-    served(knote.row).ident == Ident::Polled
-}
-
-/// Whether a knote has its entry in a set. Those on files that cannot be polled have none.
-fn stands_in(knote: &Knote, set: usize) -> bool {
-    is_polled(knote) && set_of(knote) == set
-}
-
-fn is_soft(knote: &Knote) -> bool {
-    knote.own & SOFT != 0
-}
-
-/// The bits of interest of a filter.
-fn interest(filter: i16) -> u32 {
-    match filter {
-        EVFILT_READ => epoll::IN | epoll::RDHUP,
-        EVFILT_EXCEPT => epoll::PRI,
-        EVFILT_PROCDESC => epoll::IN,
-        _ => epoll::OUT,
-    }
-}
-
-/// How a knote has to be triggered in epoll.
-fn trigger(knote: &Knote) -> u32 {
-    // EV_FORCEONESHOT makes an EV_ONESHOT of a knote that may share its entry.
-    let once = if knote.has(state::FORCED) { EV_DISPATCH } else { EV_ONESHOT | EV_DISPATCH };
-    if is_soft(knote) {
-        epoll::ET
-    } else if knote.flags & once != 0 {
-        epoll::ONESHOT
-    } else if knote.flags & EV_CLEAR != 0 {
-        epoll::ET
-    } else {
-        0
-    }
-}
-
-/// What epoll is asked for on behalf of a knote: nothing while it is disabled.
-fn asks_for(knote: &Knote) -> u32 {
-    if knote.is_enabled() { interest(knote.filter()) | trigger(knote) } else { 0 }
-}
-
-/// What a set should be asked for that has one knote.
-fn alone(knote: &Knote) -> u32 {
-    match asks_for(knote) {
-        0 => PARKED,
-        mask => mask,
-    }
-}
-
-/// What a set should be asked for on behalf of an entry's knotes: 0 if it has none.
-fn wanted(knotes: &Knotes, entry: Entry, set: usize) -> u32 {
-    let (mut mask, mut any) = (0, false);
-    for (_, knote) in entry.knotes(knotes).filter(|(_, knote)| stands_in(knote, set)) {
-        any = true;
-        mask |= asks_for(knote);
-    }
-    if any && mask == 0 { PARKED } else { mask }
 }
 
 /// Brings a set's entry in line with its knotes. Always asks epoll, which looks at the
@@ -205,11 +134,6 @@ fn choose_set(queue: &Queue, fd: RawFd, slot: Slot, trigger_wanted: u32) -> usiz
     (0..SETS).find(free).unwrap_or(0)
 }
 
-/// Moves a knote to a set.
-fn put_in(knote: &mut Knote, set: usize) {
-    knote.own = knote.own & !SET_MASK | set as u32;
-}
-
 /// Starts watching a descriptor for a new knote. `soft` asks for edges in epoll and the
 /// level kept by us. EBADF, EPERM (not pollable), ENOMEM, ENOSPC, EMFILE.
 pub(super) fn attach(queue: &mut Queue, slot: Slot, soft: bool) -> Result<()> {
@@ -239,7 +163,8 @@ fn begin_again(queue: &mut Queue, fd: RawFd, slot: Slot, soft: bool, errno: Errn
 fn begin(queue: &mut Queue, fd: RawFd, slot: Slot, soft: bool) -> Result<()> {
     let entry = enter(queue, fd, slot);
     let knote = &mut queue.knotes[slot];
-    knote.own = if soft { SOFT } else { 0 };
+    knote.own = 0;
+    set_soft(knote, soft);
     if entry.has_only(slot, knote) {
         let wanted = alone(knote);
         return bring(queue, fd, entry, 0, wanted);
@@ -264,19 +189,6 @@ pub(super) fn leave(queue: &mut Queue, slot: Slot) {
     }
 }
 
-/// SO_SNDBUF, remembered with the knote; read again when more than half of it is `used`,
-/// since TCP lets it grow with the load.
-pub(super) fn send_buffer(knote: &mut Knote, fd: RawFd, used: usize) -> Result<usize> {
-    let known = (knote.own >> REMEMBERED) as usize;
-    if known != 0 && used <= known / 2 {
-        return Ok(known);
-    }
-    let size = socket::send_buffer(fd)?;
-    let kept = u32::try_from(size).ok().filter(|size| size << REMEMBERED >> REMEMBERED == *size).unwrap_or(0);
-    knote.own = knote.own & (SET_MASK | SOFT) | kept << REMEMBERED;
-    Ok(size)
-}
-
 /// A change to a knote. ENOENT or EBADF: its file is gone, and so are all knotes on the
 /// number, this one included.
 pub(super) fn modify(queue: &mut Queue, slot: Slot, soft: bool) -> Result<()> {
@@ -297,10 +209,6 @@ pub(super) fn modify(queue: &mut Queue, slot: Slot, soft: bool) -> Result<()> {
     apply(queue, fd, set)
 }
 
-fn set_soft(knote: &mut Knote, soft: bool) {
-    knote.own = knote.own & !SOFT | if soft { SOFT } else { 0 };
-}
-
 /// Whether a knote shares its set with no other.
 fn is_alone(queue: &Queue, fd: RawFd, slot: Slot) -> bool {
     let set = set_of(&queue.knotes[slot]);
@@ -314,7 +222,7 @@ fn resettle(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
     let before = queue.knotes[slot].own;
     let old = set_of(&queue.knotes[slot]);
     let new = choose_set(queue, fd, slot, epoll::ET);
-    queue.knotes[slot].own |= SOFT;
+    set_soft(&mut queue.knotes[slot], true);
     put_in(&mut queue.knotes[slot], new);
     apply(queue, fd, new).inspect_err(|_| queue.knotes[slot].own = before)?;
     apply(queue, fd, old)
@@ -479,7 +387,7 @@ pub(super) fn unready(queue: &mut Queue, slot: Slot, lasting: bool) -> Outcome {
         return Outcome::NotReady;
     }
     let result = if is_alone(queue, fd, slot) {
-        queue.knotes[slot].own |= SOFT;
+        set_soft(&mut queue.knotes[slot], true);
         apply(queue, fd, set_of(&knote))
     } else {
         resettle(queue, fd, slot)
@@ -524,7 +432,7 @@ pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> boo
     let knote = *knote;
     let Ok(fd) = descriptor(knote.ident) else { return false };
     if knote.is_level() {
-        queue.knotes[slot].own &= !SOFT;
+        set_soft(&mut queue.knotes[slot], false);
         let _ = apply(queue, fd, set_of(&knote));
     }
     false

@@ -16,6 +16,7 @@ pub(crate) mod fs;
 mod hints;
 mod index;
 pub(crate) mod inodes;
+mod interest;
 mod kept;
 pub(crate) mod kind;
 mod letters;
