@@ -208,6 +208,7 @@ impl Knotes {
         Ok(self.free.try_reserve(self.slots.capacity())?)
     }
 
+    #[inline(always)]
     pub(crate) fn insert(&mut self, mut knote: Knote) -> Slot {
         knote.state |= state::LIVE;
         if let Some(slot) = self.free.pop() {

@@ -204,21 +204,25 @@ pub(crate) fn row(filter: i16) -> Result<u8> {
     if known { u8::try_from(row_of(filter)).map_err(|_| Errno::EINVAL) } else { Err(Errno::EINVAL) }
 }
 
+#[inline(always)]
 fn served(row: u8) -> &'static Row {
     ROWS[usize::from(row)].as_ref().expect("a knote's row is one that `row` or `attach` gave")
 }
 
 /// The operations of a row.
+#[inline(always)]
 pub(crate) fn ops(row: u8) -> &'static dyn Filter {
     served(row).ops
 }
 
 /// Whether the idents of a row are descriptors, so that EBADF and close rules apply.
+#[inline(always)]
 pub(crate) fn on_descriptor(row: u8) -> bool {
     served(row).ident != Ident::Key
 }
 
 /// Whether the knotes of a row stand in the entries of their descriptors.
+#[inline(always)]
 fn in_entry(row: u8) -> bool {
     matches!(served(row).ident, Ident::Unpolled | Ident::Polled)
 }
@@ -351,11 +355,13 @@ impl Queue {
 
     /// Enters a new knote where [`Queue::find`] looks. Those in the entry of a descriptor
     /// have been entered there when they were attached.
+    #[inline(always)]
     pub(crate) fn enter(&mut self, slot: Slot) -> Result<()> {
+        if in_entry(self.knotes[slot].row) { Ok(()) } else { self.enter_in_index(slot) }
+    }
+
+    fn enter_in_index(&mut self, slot: Slot) -> Result<()> {
         let Knote { ident, row, .. } = self.knotes[slot];
-        if in_entry(row) {
-            return Ok(());
-        }
         self.index.insert(&self.knotes, slot);
         if on_descriptor(row) {
             self.fds.set_others(descriptor(ident)?, true);
@@ -376,7 +382,7 @@ impl Queue {
     }
 
     /// Takes a knote out of the books, after its filter let go of it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn remove(&mut self, slot: Slot) {
         if !self.looks.is_empty()
             && let Some(index) = self.looks.remove(&slot)
@@ -425,8 +431,8 @@ pub(crate) fn descriptor(ident: usize) -> Result<RawFd> {
 
 /// Attaches a new knote: through its filter's row, or through the row that serves the
 /// sort of file its descriptor names.
-pub(crate) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
-    let row = queue.knotes[slot].row;
+#[inline(always)]
+pub(crate) fn attach(queue: &mut Queue, slot: Slot, row: u8) -> Result<()> {
     if on_descriptor(row) {
         let fd = descriptor(queue.knotes[slot].ident)?;
         // A wild number must not make large books.

@@ -5,7 +5,7 @@
 //! row. The state bits are set before the filter registers anything, so that a disabled
 //! knote is never armed.
 
-use super::{Kqueue, State, readable};
+use super::{Kqueue, State, readable, wait};
 use crate::abi::{
     EV_ADD, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_ERROR, EV_FORCEONESHOT, EV_KEEPUDATA, EV_ONESHOT, EV_RECEIPT,
     EV_SYSFLAGS, EVFILT_LIBKQUEUE, Kevent,
@@ -100,23 +100,17 @@ fn register(queue: &mut Queue, change: &Kevent) -> Result<()> {
         filter::descriptor(change.ident)?;
     }
     ops.catch_up(queue);
-    let mut found = queue.find(row, change.ident);
-    if let Some(slot) = found
-        && ops.is_over(queue, slot)
-    {
-        let _ = delete(queue, slot);
-        found = None;
-    }
-    match found {
-        Some(slot) if has(EV_DELETE) => delete(queue, slot),
+    match queue.find(row, change.ident) {
+        Some(slot) if ops.is_over(queue, slot) => wait::drop_knote(queue, slot),
+        Some(slot) if has(EV_DELETE) => return delete(queue, slot),
         Some(slot) => match modify(queue, slot, change) {
             // The file of the knote was closed and the number is another's now.
-            Err(Errno::ENOENT) if has(EV_ADD) && on_descriptor => add(queue, row, change),
-            other => other,
+            Err(Errno::ENOENT) if has(EV_ADD) && on_descriptor => {}
+            other => return other,
         },
-        None if has(EV_ADD) => add(queue, row, change),
-        None => Err(absent(on_descriptor, change.ident)),
+        None => {}
     }
+    if has(EV_ADD) { add(queue, row, change) } else { Err(absent(on_descriptor, change.ident)) }
 }
 
 /// Why there is no such knote: the descriptor is not open, or nobody registered it.
@@ -124,6 +118,7 @@ fn absent(on_descriptor: bool, ident: usize) -> Errno {
     if on_descriptor && !filter::descriptor(ident).is_ok_and(fd::is_open) { Errno::EBADF } else { Errno::ENOENT }
 }
 
+#[inline(always)]
 fn add(queue: &mut Queue, row: u8, change: &Kevent) -> Result<()> {
     filter::ops(row).validate(change)?;
     queue.reserve(row, 1)?;
@@ -136,15 +131,21 @@ fn add(queue: &mut Queue, row: u8, change: &Kevent) -> Result<()> {
     }
     let slot = queue.knotes.insert(knote);
     let kept = queue.knotes.set_data(slot, change.data);
-    let attached = kept.and_then(|()| filter::attach(queue, slot));
+    let attached = kept.and_then(|()| filter::attach(queue, slot, row));
     if let Err(errno) = attached.and_then(|()| queue.enter(slot)) {
-        queue.knotes.remove(slot);
-        return Err(errno);
+        return refuse(queue, slot, errno);
     }
     force(queue, slot, change);
     Ok(())
 }
 
+#[cold]
+fn refuse(queue: &mut Queue, slot: Slot, errno: Errno) -> Result<()> {
+    queue.knotes.remove(slot);
+    Err(errno)
+}
+
+#[inline(always)]
 fn delete(queue: &mut Queue, slot: Slot) -> Result<()> {
     let detached = filter::ops(queue.knotes[slot].row).detach(queue, slot);
     queue.remove(slot);

@@ -425,7 +425,9 @@ fn forget(queue: &mut Queue, slot: Slot, name: u64) {
     }
 }
 
-fn drop_knote(queue: &mut Queue, slot: Slot) {
+/// Drops a knote that has nothing more to tell.
+#[cold]
+pub(super) fn drop_knote(queue: &mut Queue, slot: Slot) {
     let _ = filter::ops(queue.knotes[slot].row).detach(queue, slot);
     queue.remove(slot);
 }
