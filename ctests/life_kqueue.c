@@ -103,7 +103,8 @@ CHECK(a_change_after_close_is_EBADF)
 	FAILS(TRIGGER(kq, 1), EBADF);
 }
 
-CHECK(a_change_right_after_close_of_a_new_queue_is_EBADF)
+/* Nobody has waited in it: the trigger is to show in the descriptor, and finds none. */
+CHECK(a_trigger_right_after_close_of_a_new_queue_is_EBADF)
 {
 	int i;
 	for (i = 0; i < 200; i++) {
@@ -111,7 +112,7 @@ CHECK(a_change_right_after_close_of_a_new_queue_is_EBADF)
 		if (i % 2)
 			USER_ADD(kq, 1);
 		close(kq);
-		FAILS(change(kq, 1, EVFILT_USER, EV_ADD, 0, 0, NULL), EBADF);
+		FAILS(change(kq, 1, EVFILT_USER, EV_ADD, NOTE_TRIGGER, 0, NULL), EBADF);
 	}
 }
 
@@ -308,7 +309,7 @@ CHECK(a_call_right_after_dup2_collects_from_the_other_queue)
 	}
 }
 
-CHECK(a_change_right_after_dup2_is_made_to_the_other_queue)
+CHECK(a_trigger_right_after_dup2_is_made_to_the_other_queue)
 {
 	int i;
 	for (i = 0; i < 200; i++) {
@@ -325,21 +326,48 @@ CHECK(a_change_right_after_dup2_is_made_to_the_other_queue)
 /* Nothing was done with the copy before the original is closed, and its number another's. */
 CHECK(a_number_closed_while_an_unused_copy_lives_is_EBADF)
 {
-	int kq = kqueue(), copy, file;
+	int file = open("/dev/null", O_RDONLY | O_CLOEXEC), reused, uses;
 	struct kevent ev[1];
-	USER_ADD(kq, 1);
-	OK((copy = fcntl(kq, F_DUPFD_CLOEXEC, kq + 10)) >= 0);
-	close(kq);
-	FAILS(TRIGGER(kq, 1), EBADF);
-	FAILS(collect(kq, ev, 1, 0), EBADF);
-	file = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	EQ(file, kq);
-	FAILS(TRIGGER(file, 1), EBADF);
-	FAILS(collect(file, ev, 1, 0), EBADF);
-	EQ(TRIGGER(copy, 1), 0);
-	EQ(ONE(copy).ident, 1);
-	close(copy);
+	for (reused = 0; reused < 2; reused++) {
+		for (uses = 0; uses < 12; uses += 3) {
+			int kq = kqueue(), copy, i;
+			USER_ADD(kq, 1);
+			for (i = 0; i < uses; i++) {
+				EQ(TRIGGER(kq, 1), 0);
+				EQ(ONE(kq).ident, 1);
+			}
+			OK((copy = fcntl(kq, F_DUPFD_CLOEXEC, kq + 10)) >= 0);
+			close(kq);
+			if (reused)
+				OK(dup2(file, kq) == kq);
+			FAILS(collect(kq, ev, 1, uses == 3 ? 20 : 0), EBADF);
+			FAILS(TRIGGER(kq, 1), EBADF);
+			EQ(TRIGGER(copy, 1), 0);
+			EQ(ONE(copy).ident, 1);
+			close(copy);
+			if (reused)
+				close(kq);
+		}
+	}
 	close(file);
+}
+
+/* The same with the other queue's number, which the call then is for. */
+CHECK(a_call_that_finds_nothing_under_a_number_given_away_goes_to_the_other_queue)
+{
+	int a = kqueue(), b = kqueue(), copy;
+	USER_ADD(a, 1);
+	USER_ADD(b, 2);
+	EQ(TRIGGER(a, 1), 0);
+	OK((copy = fcntl(b, F_DUPFD_CLOEXEC, b + 10)) >= 0);
+	OK(dup2(a, b) == b);
+	EQ(ONE(b).ident, 1);
+	EQ(TRIGGER(copy, 2), 0);
+	EQ(ONE(copy).ident, 2);
+	FAILS(TRIGGER(b, 2), ENOENT);
+	close(a);
+	close(b);
+	close(copy);
 }
 
 CHECK(dup2_of_one_queue_over_another_ends_the_other)
@@ -479,7 +507,7 @@ CHECKS(
 	C(a_number_that_is_no_queue_is_EBADF)
 	C(a_collect_right_after_close_is_EBADF)
 	C(a_change_after_close_is_EBADF)
-	C(a_change_right_after_close_of_a_new_queue_is_EBADF)
+	C(a_trigger_right_after_close_of_a_new_queue_is_EBADF)
 	C(a_number_reused_by_a_file_is_EBADF_and_left_alone)
 	C(a_number_reused_by_a_pipe_is_EBADF_and_left_alone)
 	C(close_wakes_a_sleeper_without_knotes)
@@ -494,8 +522,9 @@ CHECKS(
 	C(f_dupfd_of_a_queue_is_the_queue)
 	C(dup2_of_a_queue_is_the_queue)
 	C(a_call_right_after_dup2_collects_from_the_other_queue)
-	C(a_change_right_after_dup2_is_made_to_the_other_queue)
+	C(a_trigger_right_after_dup2_is_made_to_the_other_queue)
 	C(a_number_closed_while_an_unused_copy_lives_is_EBADF)
+	C(a_call_that_finds_nothing_under_a_number_given_away_goes_to_the_other_queue)
 	C(dup2_of_one_queue_over_another_ends_the_other)
 	C(the_descriptor_is_a_fifo_that_cannot_be_read_or_written)
 	C(close_frees_every_descriptor_of_a_busy_queue)

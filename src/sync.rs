@@ -7,11 +7,13 @@
 
 /// Here so that a model of the threads can put its own in its place.
 pub(crate) use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(not(kqueue_tsan))]
 mod kind {
     use std::sync::PoisonError;
     pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
+    use std::time::Duration;
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -20,11 +22,16 @@ mod kind {
     pub(super) fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
+
+    pub(super) fn wait_for<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, time: Duration) -> MutexGuard<'a, T> {
+        condition.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 #[cfg(kqueue_tsan)]
 mod kind {
     pub(super) use parking_lot::{Condvar, Mutex, MutexGuard};
+    use std::time::Duration;
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock()
@@ -32,6 +39,15 @@ mod kind {
 
     pub(super) fn wait<'a, T>(condition: &Condvar, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         condition.wait(&mut guard);
+        guard
+    }
+
+    pub(super) fn wait_for<'a, T>(
+        condition: &Condvar,
+        mut guard: MutexGuard<'a, T>,
+        time: Duration,
+    ) -> MutexGuard<'a, T> {
+        condition.wait_for(&mut guard, time);
         guard
     }
 }
@@ -71,5 +87,10 @@ impl Condvar {
     /// Lets go of the lock, sleeps, and takes it again. May wake for no reason.
     pub(crate) fn wait<'a, T>(&self, guard: Guard<'a, T>) -> Guard<'a, T> {
         kind::wait(&self.0, guard)
+    }
+
+    /// The same, for as long as `time` at most.
+    pub(crate) fn wait_for<'a, T>(&self, guard: Guard<'a, T>, time: Duration) -> Guard<'a, T> {
+        kind::wait_for(&self.0, guard, time)
     }
 }

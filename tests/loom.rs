@@ -22,6 +22,7 @@ mod errno {
 mod sync {
     //! The library's locks, in the form of loom's.
     pub(crate) use loom::sync::{Arc, MutexGuard as Guard};
+    use std::time::Duration;
 
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
@@ -51,6 +52,10 @@ mod sync {
 
         pub(crate) fn wait<'a, T>(&self, guard: Guard<'a, T>) -> Guard<'a, T> {
             self.0.wait(guard).expect("no model panics with a lock")
+        }
+
+        pub(crate) fn wait_for<'a, T>(&self, guard: Guard<'a, T>, _time: Duration) -> Guard<'a, T> {
+            self.wait(guard)
         }
     }
 }

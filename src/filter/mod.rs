@@ -300,7 +300,7 @@ pub(crate) struct Queue {
     following: Option<following::Subscription>,
     pub(crate) signals: signals::Signals,
     pub(crate) find_kqueue: FindKqueue,
-    /// Counts the rounds in which ready knotes are looked at.
+    /// Counts the rounds in which changes are made or ready knotes are looked at.
     pub(crate) scan: u32,
     index: index::Index,
     /// Timers of knotes whose condition no kernel event tells of; see [`Queue::look_again`].
@@ -350,7 +350,7 @@ impl Queue {
     #[inline(always)]
     pub(crate) fn reserve(&mut self, row: u8, more: usize) -> Result<()> {
         self.knotes.reserve(more)?;
-        if in_entry(row) { Ok(()) } else { self.index.reserve(&self.knotes) }
+        if in_entry(row) { Ok(()) } else { self.index.reserve() }
     }
 
     /// Enters a new knote where [`Queue::find`] looks. Those in the entry of a descriptor
@@ -372,10 +372,9 @@ impl Queue {
     /// Queues a knote again `after` ns, for conditions that no kernel event
     /// tells of.
     pub(crate) fn look_again(&mut self, slot: Slot, after: u64) -> Result<()> {
-        self.timers.prepare(Clock::Monotonic, &self.epoll.clone())?;
+        self.timers.prepare(Clock::Monotonic, &self.epoll)?;
         let timers = &mut self.timers;
-        let index =
-            *self.looks.entry(slot).or_insert_with(|| timers.new_timer(slot, Clock::Monotonic, timers::NEVER, 0));
+        let index = *self.looks.entry(slot).or_insert_with(|| timers.new_timer(slot));
         timers.get(index).deadline = Clock::Monotonic.now().saturating_add(after);
         timers.start(index);
         Ok(())

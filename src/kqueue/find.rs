@@ -1,56 +1,27 @@
-//! From a number to the kqueue it names, through the table and, where that is not to be
-//! trusted, through the inode of the pipe behind the number.
+//! From a number to the kqueue it names: through the table, and where that is not to be
+//! trusted through the inode of the pipe behind the number.
+//!
+//! The table cannot know of a close that leaves a copy open. So a kqueue seen under more
+//! numbers than one has each use of them looked at, by fstat(2); of any other a call looks
+//! that has nothing to tell, when it is over: it may have waited in the wrong one. A call
+//! with events, and one that only makes changes, pays for no look.
 
 use super::{Kqueue, process};
 use crate::errno::{Errno, Result};
 use crate::filter::Inner;
 use crate::sys::fd::{self, UserEnd};
 use crate::sys::file;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-
-/// Which uses of a kqueue's numbers are looked at, by fstat(2): nothing else tells at once of
-/// a number that was closed and may be another file's by now.
-///
-/// All of them, once it has been seen under more numbers than one. Else the first few: at its
-/// beginning a descriptor is moved and duplicated, and a call in a long loop pays nothing.
-pub(super) struct Looks(AtomicU32);
-
-impl Looks {
-    const FIRST: u32 = 4;
-    const ALL: u32 = u32::MAX;
-
-    pub(super) fn new() -> Looks {
-        Looks(AtomicU32::new(Self::FIRST))
-    }
-
-    /// Whether this use is looked at.
-    fn take(&self) -> bool {
-        let left = self.0.load(Ordering::Relaxed);
-        if left != 0 && left != Self::ALL {
-            // One that another thread took at the same time may be had twice.
-            let _ = self.0.compare_exchange(left, left - 1, Ordering::Relaxed, Ordering::Relaxed);
-        }
-        left != 0
-    }
-
-    fn at_all(&self) {
-        self.0.store(Self::ALL, Ordering::Relaxed);
-    }
-}
 
 /// The kqueue that `number` names, and whether it was looked at. EBADF.
 pub(super) fn find(number: RawFd) -> Result<Found> {
     match process().table.find(number) {
-        Some(kqueue) if !kqueue.looks.take() => Ok(Found { kqueue, certain: false }),
-        Some(kqueue) if file::inode(number) == Ok(kqueue.held.inode()) => Ok(Found { kqueue, certain: true }),
         Some(kqueue) => {
-            process().table.leave(number, &kqueue);
-            kqueue.numbers().retain(|(own, _)| *own != number);
-            kqueue.looks.at_all();
-            kqueue.end_if_closed();
-            adopt(number)
+            let certain = kqueue.copied.load(Ordering::Relaxed);
+            let found = Found { kqueue, certain };
+            if certain && !found.is_named(number) { adopt(number) } else { Ok(found) }
         }
         None => adopt(number),
     }
@@ -63,6 +34,22 @@ pub(super) struct Found {
     pub(super) certain: bool,
 }
 
+impl Found {
+    /// Whether `number` names this kqueue now. If not, it is taken from it.
+    pub(super) fn is_named(&self, number: RawFd) -> bool {
+        let kqueue = &self.kqueue;
+        let named = file::inode(number) == Ok(kqueue.held.inode());
+        if !named {
+            process().table.leave(number, kqueue);
+            kqueue.numbers().retain(|(own, _)| *own != number);
+            // If it lives, then under another number.
+            kqueue.copied.store(true, Ordering::Relaxed);
+            kqueue.end_if_closed();
+        }
+        named
+    }
+}
+
 /// Recognises a copy of a kqueue's descriptor by the pipe behind it. EBADF.
 fn adopt(number: RawFd) -> Result<Found> {
     let inode = file::inode(number)?;
@@ -71,7 +58,7 @@ fn adopt(number: RawFd) -> Result<Found> {
     if file::sort(number)? != file::Sort::Fifo {
         return Err(Errno::EBADF);
     }
-    kqueue.looks.at_all();
+    kqueue.copied.store(true, Ordering::Relaxed);
     let note = {
         let _creating = fd::creating();
         UserEnd::new(number, inode)?

@@ -32,11 +32,12 @@ use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
 use crate::sys::sleep::Nap;
 use core::sync::atomic::{AtomicBool, Ordering};
-use find::{Found, Looks, find, find_inner};
+use find::{Found, find, find_inner};
 use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 use table::Table;
 pub(crate) use wait::Round;
 
@@ -64,7 +65,8 @@ pub(crate) struct Kqueue {
     held: Held,
     /// Kqueues that watch this one. Outside the lock: a watcher holds its own.
     watchers: Watchers,
-    looks: Looks,
+    /// It was seen under more numbers than one.
+    copied: AtomicBool,
     numbers: sync::Mutex<Vec<(RawFd, UserEnd)>>,
     monitor: Arc<monitor::Post>,
     /// The last field: it tells that all others are gone.
@@ -109,8 +111,10 @@ pub(crate) fn create() -> Result<RawFd> {
     fork::install()?;
     match try_create() {
         Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
-            // What closed kqueues still hold may be what is missing.
+            // What closed kqueues still hold may be what is missing. Another thread may be about
+            // to free it.
             reap();
+            process().table.wait_freed_for(Duration::from_millis(100));
             try_create()
         }
         Err(Errno::ESRCH) => {
@@ -138,7 +142,7 @@ fn try_create() -> Result<RawFd> {
         epoll,
         held,
         watchers: Watchers::default(),
-        looks: Looks::new(),
+        copied: AtomicBool::new(false),
         numbers: sync::Mutex::new(vec![(user.as_raw_fd(), note)]),
         monitor: post.clone(),
         life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
@@ -271,12 +275,15 @@ impl Sleeper {
     }
 }
 
-/// What a step means for its call. `None`: the kqueue may have ended before the call began,
-/// and the number name another by now, by dup2() or as a new one.
+/// What a step means for its call. `None`: the number may have named another kqueue, or none,
+/// when the call began: its own has ended, or was reached under a number that is no longer its.
 fn progress(named: Found, request: &Request, step: Result<wait::Step>) -> Option<Result<Progress>> {
     match step {
         Ok(wait::Step::Done(count)) => Some(Ok(Progress::Done(count))),
-        Ok(wait::Step::Sleep) => Some(Ok(Progress::Sleep(Sleeper(named)))),
+        Ok(wait::Step::Nothing) => (named.certain || named.is_named(request.number)).then_some(Ok(Progress::Done(0))),
+        Ok(wait::Step::Sleep { looked }) => {
+            Some(Ok(Progress::Sleep(Sleeper(Found { certain: named.certain || looked, ..named }))))
+        }
         Err(Errno::EBADF) if named.kqueue.is_closed() => {
             process().table.leave(request.number, &named.kqueue);
             named.certain.then_some(Err(Errno::EBADF))
@@ -300,6 +307,10 @@ fn call(
         let applied = change::apply_all(kqueue, &mut state, request.changes, events);
         if applied != Ok(change::Next::Collect) || events.len() > 0 || events.room() == 0 {
             kqueue.leave(state, request.number, readable::Call::Change);
+            // What made an event pending may have found the far end of the pipe closed.
+            if kqueue.is_closed() && events.len() == 0 {
+                return Err(Errno::EBADF);
+            }
             return applied.map(|_| wait::Step::Done(events.len()));
         }
     } else if events.room() == 0 {
@@ -354,6 +365,8 @@ impl Kqueue {
     /// Ends a kqueue the program has closed: its numbers name nothing any more, its sleepers
     /// leave, and the last reference frees it.
     fn end(self: &Arc<Self>) {
+        // At once, also if another thread is just about to.
+        self.life.closed.store(true, Ordering::Release);
         if process().table.retire(self.held.as_raw_fd(), self) {
             self.ended();
         }

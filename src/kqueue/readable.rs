@@ -17,9 +17,9 @@
 //! back. All changes are made under the kqueue's lock.
 
 use super::{Kqueue, State, wait};
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::filter::signals;
-use crate::sys::fd;
+use crate::sys::{fd, file};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -78,13 +78,18 @@ impl Readable {
 }
 
 /// A thread is about to sleep: no byte may stand in the pipe, and what comes is its own.
-pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) {
-    match state.readable.mark {
-        Mark::Off => return,
-        Mark::Fired => unmark(kqueue, number),
-        Mark::Armed => {}
+/// Whether `number` still is the kqueue's is looked at only where this takes a system call in
+/// any case: once for all the sleeps that follow one another.
+pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) -> Option<bool> {
+    let named = match state.readable.mark {
+        Mark::Off => return None,
+        Mark::Fired => kqueue.held.unmark(number).is_ok(),
+        Mark::Armed => file::inode(number) == Ok(kqueue.held.inode()),
+    };
+    if named {
+        switch_off(kqueue, state);
     }
-    switch_off(kqueue, state);
+    Some(named)
 }
 
 fn switch_off(kqueue: &Kqueue, state: &mut State) {
@@ -128,8 +133,10 @@ fn unmark(kqueue: &Kqueue, number: RawFd) {
     let _ = kqueue.held.unmark(number);
 }
 
-fn fire(kqueue: &Kqueue, state: &mut State) {
-    kqueue.held.mark();
+fn fire(kqueue: &Arc<Kqueue>, state: &mut State) {
+    if kqueue.held.mark() == Err(Errno::EPIPE) {
+        kqueue.end();
+    }
     state.readable.mark = Mark::Fired;
 }
 
@@ -211,7 +218,7 @@ fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
 
 /// Somebody else looked. What that brought onto the ready list does not show in the epoll
 /// any more, where the monitor would have seen it.
-pub(super) fn looked(kqueue: &Kqueue, state: &mut State) {
+pub(super) fn looked(kqueue: &Arc<Kqueue>, state: &mut State) {
     if state.readable.mark == Mark::Armed && state.queue.knotes.ready() > 0 {
         fire(kqueue, state);
     }

@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 /// std's lock: its whole state is one word, and it never reaches beyond its slot.
 #[repr(align(64))]
@@ -144,6 +145,14 @@ impl<T> Table<T> {
         let mut closing = self.closing.lock();
         while *closing > 0 {
             closing = self.all_freed.wait(closing);
+        }
+    }
+
+    /// The same, for as long as `time` at most, or a spurious wake-up.
+    pub(crate) fn wait_freed_for(&self, time: Duration) {
+        let closing = self.closing.lock();
+        if *closing > 0 {
+            drop(self.all_freed.wait_for(closing, time));
         }
     }
 }

@@ -26,8 +26,11 @@ use std::sync::Arc;
 pub(super) enum Step {
     /// Over, with so many events handed out.
     Done(usize),
-    /// The thread has to sleep as [`Round::left`] says, and then [`wake_up`].
-    Sleep,
+    /// Over: there was nothing.
+    Nothing,
+    /// The thread has to sleep as [`Round::left`] says, and then [`wake_up`]. The number was
+    /// looked at, and is the kqueue's.
+    Sleep { looked: bool },
 }
 
 /// What one call to collect knows. It stands in the caller's frame, through all sleeps.
@@ -167,8 +170,12 @@ fn go_on(
                 }
                 if state.queue.knotes.ready() == 0 && !round.is_over() {
                     round.asked = most(out.room());
-                    fall_asleep(kqueue, &mut state, number);
-                    return Ok(Step::Sleep);
+                    let looked = super::readable::before_sleep(kqueue, &mut state, number);
+                    if looked == Some(false) {
+                        break Ok(Step::Nothing);
+                    }
+                    fall_asleep(&mut state);
+                    return Ok(Step::Sleep { looked: looked.is_some() });
                 }
                 round.asked = wanted(&state.queue, out.room());
                 kqueue.epoll.look(found, round.asked)
@@ -193,6 +200,7 @@ fn go_on(
         match hand_out_all(kqueue, &mut state, found, out, round) {
             Ok(()) if out.len() == 0 && round.interrupted => break Err(Errno::EINTR),
             Ok(()) if out.len() == 0 && !round.is_over() => {}
+            Ok(()) if out.len() == 0 => break Ok(Step::Nothing),
             Ok(()) => break Ok(Step::Done(out.len())),
             Err(errno) => break Err(errno),
         }
@@ -233,8 +241,7 @@ fn next(queue: &Queue, room: usize) -> impl Iterator<Item = &Knote> {
 }
 
 /// Gets a kqueue ready for a thread to sleep in its epoll, without the lock.
-fn fall_asleep(kqueue: &Kqueue, state: &mut State, number: RawFd) {
-    super::readable::before_sleep(kqueue, state, number);
+fn fall_asleep(state: &mut State) {
     state.dim_if_empty();
     state.queue.timers.arm();
     state.sleepers += 1;

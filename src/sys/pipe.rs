@@ -80,14 +80,13 @@ impl Held {
         self.fd.is_intact()
     }
 
-    /// Puts the byte in that makes the program's end readable. If that end is closed
-    /// nothing happens, SIGPIPE least of all.
-    pub(crate) fn mark(&self) {
+    /// Puts the byte in that makes the program's end readable; a full pipe is so already.
+    /// EPIPE, and no SIGPIPE: every copy of that end is closed.
+    pub(crate) fn mark(&self) -> Result<()> {
         if !self.is_intact() {
-            return;
+            return Ok(());
         }
-        // EPIPE is the monitor's business; a full pipe is readable already.
-        let _ = super::signal::write_byte_without_sigpipe(self.fd.as_raw_fd());
+        super::signal::write_byte_without_sigpipe(self.fd.as_raw_fd())
     }
 
     /// Takes the bytes back. The held end cannot be read, so this reads through the
