@@ -65,8 +65,11 @@ pub(crate) struct Knote {
 /// The bits of a row that number the filter.
 pub(crate) const NUMBER: u8 = 15;
 
-/// A knote's marks: the low 24 bits of a scan's number above eight bits about that scan. In
-/// any other scan they mean nothing.
+/// From the number of one scan to that of the next. The bits below are free.
+pub(crate) const SCAN: u64 = 1 << 8;
+
+/// A knote's marks, in the free bits of a scan's number, of which 24 more are kept: as many
+/// scans no knote waits. In any other scan the marks mean nothing.
 mod mark {
     /// What epoll told of the descriptor, as the filter packs it.
     pub(super) const HINT: u32 = 0x3f;
@@ -74,7 +77,6 @@ mod mark {
     pub(super) const HINTED: u32 = 0x40;
     /// The knote was handed out: at most once in each scan.
     pub(super) const SEEN: u32 = 0x80;
-    pub(super) const BITS: u32 = 8;
 }
 
 impl Knote {
@@ -106,27 +108,28 @@ impl Knote {
     }
 
     /// The marks that were made in this scan.
-    fn marks(&self, scan: u32) -> u32 {
-        if (self.marks ^ scan << mark::BITS) >> mark::BITS == 0 { self.marks } else { scan << mark::BITS }
+    fn marks(&self, scan: u64) -> u32 {
+        let scan = scan as u32;
+        if u64::from(self.marks ^ scan) < SCAN { self.marks } else { scan }
     }
 
     /// What epoll told of the knote's descriptor in this scan.
-    pub(crate) fn hint(&self, scan: u32) -> Option<u8> {
+    pub(crate) fn hint(&self, scan: u64) -> Option<u8> {
         let marks = self.marks(scan);
         (marks & mark::HINTED != 0).then_some((marks & mark::HINT) as u8)
     }
 
     /// Only the low six bits are kept.
-    pub(crate) fn set_hint(&mut self, scan: u32, hint: u8) {
+    pub(crate) fn set_hint(&mut self, scan: u64, hint: u8) {
         self.marks = self.marks(scan) & !mark::HINT | mark::HINTED | u32::from(hint) & mark::HINT;
     }
 
     /// Whether it was handed out in this scan.
-    pub(crate) fn is_seen(&self, scan: u32) -> bool {
+    pub(crate) fn is_seen(&self, scan: u64) -> bool {
         self.marks(scan) & mark::SEEN != 0
     }
 
-    pub(crate) fn set_seen(&mut self, scan: u32) {
+    pub(crate) fn set_seen(&mut self, scan: u64) {
         self.marks = self.marks(scan) | mark::SEEN;
     }
 
@@ -444,14 +447,15 @@ mod tests {
     #[test]
     fn marks_hold_for_the_scan_they_were_made_in() {
         let mut knote = Knote::new(1, 1);
+        let (one, two) = (9 * SCAN, 10 * SCAN);
         assert_eq!((knote.hint(0), knote.is_seen(0)), (None, false));
-        knote.set_hint(9, 0x2a);
-        knote.set_seen(9);
-        assert_eq!((knote.hint(9), knote.is_seen(9)), (Some(0x2a), true));
-        assert_eq!((knote.hint(10), knote.is_seen(10)), (None, false));
-        knote.set_seen(10);
-        assert_eq!((knote.hint(10), knote.is_seen(10)), (None, true));
-        knote.set_hint(10, 0);
-        assert_eq!((knote.hint(10), knote.is_seen(10)), (Some(0), true));
+        knote.set_hint(one, 0x2a);
+        knote.set_seen(one);
+        assert_eq!((knote.hint(one), knote.is_seen(one)), (Some(0x2a), true));
+        assert_eq!((knote.hint(two), knote.is_seen(two)), (None, false));
+        knote.set_seen(two);
+        assert_eq!((knote.hint(two), knote.is_seen(two)), (None, true));
+        knote.set_hint(two, 0);
+        assert_eq!((knote.hint(two), knote.is_seen(two)), (Some(0), true));
     }
 }

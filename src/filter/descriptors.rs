@@ -45,7 +45,7 @@ impl Default for Entry {
 impl Entry {
     /// What epoll tells of the number's entry in a set.
     pub(super) fn token(&self, fd: RawFd, set: usize) -> u64 {
-        u64::from(self.generations[set]) << 32 | u64::from(fd.unsigned_abs())
+        u64::from(self.generations[set]) << 32 | u64::from(fd as u32)
     }
 
     /// Its knotes, in the order of their filters.

@@ -328,7 +328,7 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
         fds.orphaned = true;
         return;
     }
-    if unpack(entry.armed[set]) & epoll::ONESHOT != 0 {
+    if entry.armed[set] & pack(epoll::ONESHOT) != 0 {
         // The kernel has disarmed the entry and keeps it.
         entry.armed[set] = pack(PARKED);
     }

@@ -41,7 +41,7 @@ pub(crate) mod write;
 use crate::abi::{EVFILT_EMPTY, EVFILT_FS, EVFILT_PROC, EVFILT_PROCDESC, EVFILT_SIGNAL, EVFILT_SYSCOUNT, EVFILT_VNODE};
 use crate::abi::{EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
-use crate::knote::{Knote, Knotes, Slot};
+use crate::knote::{Knote, Knotes, SCAN, Slot};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::Epoll;
 use crate::sys::eventfd::Waker;
@@ -300,8 +300,8 @@ pub(crate) struct Queue {
     following: Option<following::Subscription>,
     pub(crate) signals: signals::Signals,
     pub(crate) find_kqueue: FindKqueue,
-    /// Counts the rounds in which changes are made or ready knotes are looked at.
-    pub(crate) scan: u32,
+    /// The number of the round in which changes are made or ready knotes are looked at.
+    pub(crate) scan: u64,
     index: index::Index,
     /// Timers of knotes whose condition no kernel event tells of; see [`Queue::look_again`].
     looks: BTreeMap<Slot, u32>,
@@ -332,7 +332,7 @@ impl Queue {
             following: None,
             signals: signals::Signals::default(),
             find_kqueue,
-            scan: 1,
+            scan: SCAN,
             index: index::Index::default(),
             looks: BTreeMap::new(),
         }
@@ -367,6 +367,11 @@ impl Queue {
             self.fds.set_others(descriptor(ident)?, true);
         }
         Ok(())
+    }
+
+    /// A new round begins.
+    pub(crate) fn next_scan(&mut self) {
+        self.scan = self.scan.wrapping_add(SCAN);
     }
 
     /// Queues a knote again `after` ns, for conditions that no kernel event

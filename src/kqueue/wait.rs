@@ -134,7 +134,7 @@ pub(super) fn wake_up(
     let waited = waited.map(|_| ());
     let mut state = kqueue.state.lock();
     state.sleepers -= 1;
-    state.queue.scan = state.queue.scan.wrapping_add(1);
+    state.queue.next_scan();
     go_on(kqueue, state, number, found, out, round, Some(waited))
 }
 
@@ -162,7 +162,7 @@ fn go_on(
         let waited = match slept.take() {
             Some(waited) => waited,
             None => {
-                state.queue.scan = state.queue.scan.wrapping_add(1);
+                state.queue.next_scan();
                 round.look_at_the_clock();
                 signals::gather(&mut state.queue);
                 if state.queue.knotes.ready() == 0 && !round.is_over() {
@@ -479,7 +479,7 @@ fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, l
 /// Looks without consuming: afterwards exactly the knotes whose events are pending are on
 /// the ready list.
 pub(super) fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
-    state.queue.scan = state.queue.scan.wrapping_add(1);
+    state.queue.next_scan();
     let mut events = Events::new();
     for _ in 0..LOOKS {
         if kqueue.epoll.look(&mut events, BATCH).is_err() || absorb(kqueue, state, &events).is_err() {
