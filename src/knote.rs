@@ -226,7 +226,9 @@ impl Knotes {
     /// Frees a slot; names of it with a generation become stale.
     #[inline(always)]
     pub(crate) fn remove(&mut self, slot: Slot) {
-        self.dequeue(slot);
+        if self[slot].has(state::QUEUED) {
+            self.dequeue(slot);
+        }
         let knote = &mut self[slot];
         knote.state = 0;
         knote.generation = knote.generation.wrapping_add(1) & GENERATIONS;
@@ -330,15 +332,11 @@ impl Knotes {
     }
 
     /// Takes a knote off the ready list, if it is on it.
-    #[inline(always)]
     pub(crate) fn dequeue(&mut self, slot: Slot) {
-        if self[slot].has(state::QUEUED) {
-            self.take_off(slot);
-        }
-    }
-
-    fn take_off(&mut self, slot: Slot) {
         let knote = &mut self[slot];
+        if !knote.has(state::QUEUED) {
+            return;
+        }
         knote.state &= !state::QUEUED;
         let (next, prev) = (knote.next, knote.prev);
         match prev {

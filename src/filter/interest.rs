@@ -2,7 +2,7 @@
 //! keeps for itself.
 
 use super::descriptors::Entry;
-use super::{Ident, served};
+use super::{Ident, VARIANTS, served};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EVFILT_EXCEPT, EVFILT_PROCDESC, EVFILT_READ};
 use crate::errno::Result;
 use crate::knote::{Knote, Knotes, state};
@@ -23,13 +23,15 @@ pub(super) fn set_of(knote: &Knote) -> usize {
     (knote.own & SET_MASK) as usize
 }
 
+/// Whether epoll serves a knote.
 pub(super) fn is_polled(knote: &Knote) -> bool {
     served(knote.row).ident == Ident::Polled
 }
 
-/// Whether a knote has its entry in a set. Those on files that cannot be polled have none.
+/// Whether a knote of a descriptor's entry stands in a set. Those on files that cannot be
+/// polled stand in none.
 pub(super) fn stands_in(knote: &Knote, set: usize) -> bool {
-    is_polled(knote) && set_of(knote) == set
+    knote.row & VARIANTS == 0 && set_of(knote) == set
 }
 
 pub(super) fn is_soft(knote: &Knote) -> bool {
@@ -104,4 +106,31 @@ pub(super) fn send_buffer(knote: &mut Knote, fd: RawFd, used: usize) -> Result<u
     let kept = u32::try_from(size).ok().filter(|size| size << REMEMBERED >> REMEMBERED == *size).unwrap_or(0);
     knote.own = knote.own & (SET_MASK | SOFT) | kept << REMEMBERED;
     Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bit_tells_which_rows_in_an_entry_are_polled() {
+        for row in 0..=super::super::ROW_NESTED {
+            match super::super::ROWS[usize::from(row)].map(|row| row.ident) {
+                Some(Ident::Polled) => assert_eq!(row & VARIANTS, 0),
+                Some(Ident::Unpolled) => assert_ne!(row & VARIANTS, 0),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_knote_remembers_its_set_and_softness_apart() {
+        let mut knote = Knote::new(5, 1);
+        put_in(&mut knote, 3);
+        set_soft(&mut knote, true);
+        assert_eq!((set_of(&knote), is_soft(&knote)), (3, true));
+        put_in(&mut knote, 1);
+        set_soft(&mut knote, false);
+        assert_eq!((set_of(&knote), is_soft(&knote), knote.own), (1, false, 1));
+    }
 }

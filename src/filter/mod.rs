@@ -167,7 +167,8 @@ pub(crate) const ROW_FILE_WRITE: u8 = VARIANTS + 2;
 pub(crate) const ROW_NESTED: u8 = 2 * VARIANTS + 1;
 pub(crate) const ROW_CHILD: u8 = VARIANTS + 5;
 
-/// The first row beyond the numbered filters.
+/// The first row beyond the numbered filters. Of the rows whose knotes stand in the entry of
+/// a descriptor those with this bit are not polled.
 const VARIANTS: u8 = 16;
 
 static ROWS: [Option<Row>; ROW_NESTED as usize + 1] = {
