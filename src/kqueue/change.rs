@@ -5,7 +5,7 @@
 //! row. The state bits are set before the filter registers anything, so that a disabled
 //! knote is never armed.
 
-use super::{Kqueue, State, readable, wait};
+use super::{Kqueue, State, hand_out, readable};
 use crate::abi::{
     EV_ADD, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_ERROR, EV_FORCEONESHOT, EV_KEEPUDATA, EV_ONESHOT, EV_RECEIPT,
     EV_SYSFLAGS, EVFILT_LIBKQUEUE, Kevent,
@@ -33,6 +33,7 @@ const MANY: u32 = 8;
 /// Applies the changes in order. Errors and receipts go into `events` while there is
 /// room; an error without room ends the call with its errno, a receipt without room ends
 /// it quietly. What was applied before stays.
+#[inline(never)]
 pub(super) fn apply_all(
     kqueue: &Arc<Kqueue>,
     state: &mut State,
@@ -103,7 +104,7 @@ fn register(queue: &mut Queue, change: &Kevent) -> Result<()> {
     }
     ops.catch_up(queue);
     match queue.find(row, change.ident) {
-        Some(slot) if ops.is_over(queue, slot) => wait::drop_knote(queue, slot),
+        Some(slot) if ops.is_over(queue, slot) => hand_out::drop_knote(queue, slot),
         Some(slot) if has(EV_DELETE) => return delete(queue, slot),
         Some(slot) => match modify(queue, slot, change) {
             // The file of the knote was closed and the number is another's now.
