@@ -233,13 +233,13 @@ fn end_if_over(queue: &mut Queue, slot: Slot, pidfd: &PidFd) {
 /// A thread of a knote's process has ended, and nobody knows whether it was the last.
 fn check(queue: &mut Queue, slot: Slot) {
     let Ok(pid) = pid_of(queue.knotes[slot].ident) else { return };
-    match pidfd::status_of_child(pid) {
-        Ok(None) => return,
-        Ok(Some(status)) => return end(queue, slot, status),
-        Err(_) => {}
+    let child = pidfd::status_of_child(pid);
+    if let Ok(Some(status)) = child {
+        return end(queue, slot, status);
     }
     match PidFd::open(pid) {
         Ok(pidfd) => end_if_over(queue, slot, &pidfd),
+        Err(_) if child.is_ok() => {}
         // Reaped. Without a descriptor to look with, an end is what it most likely was.
         Err(_) => end(queue, slot, following::last_code(queue, pid)),
     }
