@@ -101,15 +101,17 @@ fn reask(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) -> Result<()> {
     let (index, before) = (queue.knotes[slot].own, queue.knotes[slot].fflags);
     let mask = hints::mask(asked, queue.vnodes.get(index).kept.status.sort);
     let watch = if mask == 0 { None } else { queue.vnodes.get(index).watch.take() };
+    let mut widened = Ok(false);
     if let Some(watch) = watch {
-        let changed = inodes::change(queue, slot, &watch, fd, mask);
+        widened = inodes::change(queue, slot, &watch, fd, mask);
         queue.vnodes.get(index).watch = Some(watch);
-        changed?;
-        gather(queue, slot)?;
+    }
+    let widened = widened?;
+    gather(queue, slot)?;
+    if widened {
         stop_beside(queue, slot);
         start_beside(queue, slot, fd, asked);
     } else {
-        gather(queue, slot)?;
         stop(queue, slot);
         if let Err(errno) = start(queue, slot, fd, asked) {
             let _ = start(queue, slot, fd, before);
@@ -141,7 +143,8 @@ fn watch_parent(queue: &mut Queue, slot: Slot, fd: RawFd) {
         }
         inodes::unwatch(queue, slot, &watch);
         if file::status(fd).is_ok_and(|now| now.links == 0) {
-            return;
+            // It was removed after the last look, and there is nobody left to tell of that.
+            return queue.knotes.activate(slot);
         }
     }
     queue.vnodes.get(index).polled_beside = queue.look_again(slot, RETRY).is_ok();
@@ -169,24 +172,39 @@ fn release(queue: &mut Queue, slot: Slot) {
     queue.vnodes.take(queue.knotes[slot].own);
 }
 
+/// What the knote's watches were told and it has not looked at.
+fn take_news(vnode: &Watched) -> u32 {
+    vnode.watch.as_ref().map_or(0, Watch::take) | vnode.beside.as_ref().map_or(0, Watch::take)
+}
+
+/// The kernel dropped the watch, or may have (that news may be among what was lost): adds it anew
+/// to a file without names. What the old one was told meanwhile. An error: the file is gone from
+/// under the number.
+fn watch_anew(queue: &mut Queue, slot: Slot, asked: u32, dropped: bool) -> Result<u32> {
+    let (fd, now) = if dropped { look_closely(queue, slot)? } else { look(queue, slot)? };
+    if now.links > 0 {
+        // A file that has names keeps its watch: this one is another.
+        return if dropped { Err(Errno::ENOENT) } else { Ok(0) };
+    }
+    let vnode = queue.vnodes.get(queue.knotes[slot].own);
+    let Some(old) = vnode.watch.take() else { return Ok(0) };
+    // Without a watch there is no more to tell of a file that has no names.
+    let _ = start(queue, slot, fd, asked);
+    let late = old.take();
+    inodes::unwatch(queue, slot, &old);
+    Ok(late & !news::UNWATCHED)
+}
+
 /// Gathers what has happened since the last look. An error: the file is gone from under
 /// the number.
 fn gather(queue: &mut Queue, slot: Slot) -> Result<()> {
     let (index, asked) = (queue.knotes[slot].own, queue.knotes[slot].fflags);
     // Before the look, which must not be older than the news.
-    let vnode = queue.vnodes.get(index);
-    let mut news = vnode.watch.as_ref().map_or(0, Watch::take) | vnode.beside.as_ref().map_or(0, Watch::take);
-    let (fd, now) = look(queue, slot)?;
-    if news & news::UNWATCHED != 0 {
-        look_closely(queue, slot)?;
-        if now.links > 0 {
-            // A file that has names keeps its watch: this one is another.
-            return Err(Errno::ENOENT);
-        }
-        queue.vnodes.get(index).watch = None;
-        // Without a watch there is no more to tell of a file that has no names.
-        let _ = start(queue, slot, fd, asked);
+    let mut news = take_news(queue.vnodes.get(index));
+    if news & (news::LOST | news::UNWATCHED) != 0 {
+        news |= watch_anew(queue, slot, asked, news & news::UNWATCHED != 0)?;
     }
+    let (fd, now) = look(queue, slot)?;
     let vnode = queue.vnodes.get(index);
     if vnode.polled || news & (news::LOST | news::UNWATCHED) != 0 {
         let dropped = !vnode.polled && news & news::LOST == 0;
@@ -195,10 +213,10 @@ fn gather(queue: &mut Queue, slot: Slot) -> Result<()> {
             news |= news::ENTRIES | news::DIR_RENAMED;
         }
     }
-    let vnode = queue.vnodes.get(index);
     vnode.found |= vnode.kept.judge(news, &now, asked);
     let polled = vnode.polled || vnode.polled_beside;
-    if news & IN_MOVE_SELF != 0 && now.links > 0 {
+    if news & (IN_MOVE_SELF | news::LOST) != 0 && now.links > 0 {
+        // It may be in another directory now.
         start_beside(queue, slot, fd, asked);
     }
     if polled {
