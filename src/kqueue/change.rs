@@ -39,6 +39,8 @@ pub(super) fn apply_all(
     changes: Input<Kevent>,
     events: &mut Output<Kevent>,
 ) -> Result<Next> {
+    // Timers are counted from the time of this call.
+    state.queue.scan = state.queue.scan.wrapping_add(1);
     let entered = state.queue.entered;
     for (done, asked) in changes.iter().enumerate() {
         // Copied before the answer is written: both lists may be the same array.
