@@ -129,7 +129,7 @@ CHECK(other_hints_asked_for_after_the_last_name_went_are_told)
 	OK(link(in("f"), in("g")) == 0 && unlink(in("f")) == 0 && unlink(in("g")) == 0);
 	WATCH(kq, fd, NOTE_WRITE);
 	HINTS(kq, fd, NOTE_DELETE);
-	put(fd, 1);
+	EQ(pwrite(fd, "x", 1, 0), 1);
 	HINTS(kq, fd, NOTE_WRITE);
 	end();
 }
