@@ -143,8 +143,7 @@ fn watch_parent(queue: &mut Queue, slot: Slot, fd: RawFd) {
         }
         inodes::unwatch(queue, slot, &watch);
         if file::status(fd).is_ok_and(|now| now.links == 0) {
-            // It was removed after the last look, and there is nobody left to tell of that.
-            return queue.knotes.activate(slot);
+            return;
         }
     }
     queue.vnodes.get(index).polled_beside = queue.look_again(slot, RETRY).is_ok();
@@ -218,6 +217,12 @@ fn gather(queue: &mut Queue, slot: Slot) -> Result<()> {
     if news & (IN_MOVE_SELF | news::LOST) != 0 && now.links > 0 {
         // It may be in another directory now.
         start_beside(queue, slot, fd, asked);
+        let (_, now) = look(queue, slot)?;
+        if now.links == 0 && now.sort == Sort::Directory {
+            // Removed there before that was watched: there is nobody to tell of it later.
+            let vnode = queue.vnodes.get(index);
+            vnode.found |= vnode.kept.judge(0, &now, asked);
+        }
     }
     if polled {
         let _ = queue.look_again(slot, RETRY);
