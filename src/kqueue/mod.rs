@@ -2,7 +2,8 @@
 //!
 //! * **U**, the descriptor the program holds: the read end of a pipe.
 //! * **L**, the held write end. It stands in E, where its POLLERR wakes every sleeper once
-//!   the last copy of U is closed; and it has the kernel signal the monitor of that.
+//!   the last copy of U is closed, and the monitor as long as that watches E; when it does
+//!   not, L has the kernel signal the monitor, or stands in its epoll (`readable.rs`).
 //! * **E**, the epoll that all knotes on descriptors, the timerfds and L stand in.
 //!
 //! One lock a kqueue, never held over a sleep. Lock order: an outer kqueue, an inner one
@@ -12,8 +13,10 @@
 
 mod change;
 mod find;
+mod hand_out;
 mod monitor;
 mod readable;
+mod round;
 mod table;
 mod wait;
 
@@ -23,11 +26,11 @@ use crate::errno::{Errno, Result};
 use crate::filter::watched::{Watcher, Watchers};
 use crate::filter::{Inner, Queue, inodes, signals, token};
 use crate::sync;
-use crate::sys::epoll::{Epoll, Events, Patience};
+use crate::sys::epoll::{Epoll, Events};
 use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
 use crate::sys::fork::{self, PerProcess};
-use crate::sys::memory::{Input, Output};
+use crate::sys::memory::Output;
 use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
 use crate::sys::sleep::Nap;
@@ -35,11 +38,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use find::{Found, find, find_inner};
 use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
+pub(crate) use round::{Request, Round};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use table::Table;
-pub(crate) use wait::Round;
 
 /// Everything the library keeps for a process.
 #[derive(Default)]
@@ -117,10 +120,6 @@ pub(crate) fn create() -> Result<RawFd> {
             process().table.wait_freed_for(Duration::from_millis(100));
             try_create()
         }
-        Err(Errno::ESRCH) => {
-            process().monitor.abandon_if_gone();
-            try_create()
-        }
         other => other,
     }
 }
@@ -147,7 +146,6 @@ fn try_create() -> Result<RawFd> {
         monitor: post.clone(),
         life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
     });
-    kqueue.held.notify(post.tid())?;
     kqueue.epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL)?;
     post.watch(&kqueue.epoll, kqueue.held.as_raw_fd())?;
     let number = pipe::hand_over(user);
@@ -183,31 +181,6 @@ pub(crate) fn drain_pending_close() {
     process().table.wait_freed();
 }
 
-/// What a kevent(2) call asks for.
-#[derive(Clone, Copy)]
-pub(crate) struct Request {
-    pub(crate) number: RawFd,
-    pub(crate) changes: Input<Kevent>,
-    /// One, or none; read when it is needed.
-    pub(crate) timeout: Input<libc::timespec>,
-}
-
-impl Request {
-    /// What the timeout allows. EFAULT; EINVAL for what is no time.
-    pub(crate) fn patience(&self) -> Result<Patience> {
-        let Some(timeout) = self.timeout.iter().next() else { return Ok(Patience::Forever) };
-        let timeout = timeout?;
-        let seconds = u64::try_from(timeout.tv_sec).map_err(|_| Errno::EINVAL)?;
-        let nanos = u64::try_from(timeout.tv_nsec).ok().filter(|&ns| ns < 1_000_000_000).ok_or(Errno::EINVAL)?;
-        match (seconds, nanos) {
-            (0, 0) => Ok(Patience::None),
-            // As in FreeBSD: longer than 68 years is for ever.
-            (seconds, _) if seconds > i32::MAX.unsigned_abs().into() => Ok(Patience::Forever),
-            (seconds, nanos) => Ok(Patience::Nanos(seconds * 1_000_000_000 + nanos)),
-        }
-    }
-}
-
 /// How far a call has come.
 pub(crate) enum Progress {
     /// It is over, with so many events handed out.
@@ -227,13 +200,53 @@ pub(crate) fn kevent(
     events: &mut Output<Kevent>,
     round: &mut Round,
 ) -> Result<Progress> {
-    loop {
-        let named = find(request.number)?;
-        let step = call(&named.kqueue, request, found, events, round);
-        if let Some(progress) = progress(named, request, step) {
-            return progress;
+    let named = find(request.number)?;
+    let step = call(&named.kqueue, request, found, events, round);
+    progress(named, step, request, found, events, round)
+}
+
+/// What a step means for its call.
+#[inline]
+fn progress(
+    named: Found,
+    step: Result<wait::Step>,
+    request: &Request,
+    found: &mut Events,
+    events: &mut Output<Kevent>,
+    round: &mut Round,
+) -> Result<Progress> {
+    match step {
+        Ok(wait::Step::Done(count)) => Ok(Progress::Done(count)),
+        Ok(wait::Step::Sleep { looked }) => {
+            Ok(Progress::Sleep(Sleeper(Found { certain: named.certain || looked, ..named })))
         }
+        Ok(wait::Step::Nothing) => in_vain(named, Ok(()), request, found, events, round),
+        Err(errno) => in_vain(named, Err(errno), request, found, events, round),
     }
+}
+
+/// The call has nothing to tell, or failed. The number may have named another kqueue, or none,
+/// when it began: its own has ended, or was reached under a number that is no longer its. Then
+/// the call begins again.
+#[inline(never)]
+fn in_vain(
+    named: Found,
+    result: Result<()>,
+    request: &Request,
+    found: &mut Events,
+    events: &mut Output<Kevent>,
+    round: &mut Round,
+) -> Result<Progress> {
+    let again = match result {
+        Ok(()) => !named.certain && !named.is_named(request.number),
+        Err(Errno::EBADF) if named.kqueue.is_closed() => {
+            process().table.leave(request.number, &named.kqueue);
+            !named.certain
+        }
+        Err(_) => false,
+    };
+    drop(named);
+    if again { kevent(request, found, events, round) } else { result.map(|()| Progress::Done(0)) }
 }
 
 impl Sleeper {
@@ -266,29 +279,12 @@ impl Sleeper {
         {
             return Err(errno);
         }
-        progress(named, request, step).unwrap_or_else(|| kevent(request, found, events, round))
+        progress(named, step, request, found, events, round)
     }
 
     /// The thread was cancelled and does not come back.
     pub(crate) fn give_up(self, request: &Request, found: &Events) {
         wait::give_up(&self.0.kqueue, request.number, found);
-    }
-}
-
-/// What a step means for its call. `None`: the number may have named another kqueue, or none,
-/// when the call began: its own has ended, or was reached under a number that is no longer its.
-fn progress(named: Found, request: &Request, step: Result<wait::Step>) -> Option<Result<Progress>> {
-    match step {
-        Ok(wait::Step::Done(count)) => Some(Ok(Progress::Done(count))),
-        Ok(wait::Step::Nothing) => (named.certain || named.is_named(request.number)).then_some(Ok(Progress::Done(0))),
-        Ok(wait::Step::Sleep { looked }) => {
-            Some(Ok(Progress::Sleep(Sleeper(Found { certain: named.certain || looked, ..named }))))
-        }
-        Err(Errno::EBADF) if named.kqueue.is_closed() => {
-            process().table.leave(request.number, &named.kqueue);
-            named.certain.then_some(Err(Errno::EBADF))
-        }
-        Err(errno) => Some(Err(errno)),
     }
 }
 
@@ -391,19 +387,21 @@ impl Kqueue {
     }
 
     /// The end of every call: timers are armed, work that is left is passed on to whoever
-    /// sleeps or watches, and the descriptor shows whether events are pending.
-    fn leave(self: &Arc<Self>, mut state: Locked<'_>, number: RawFd, call: readable::Call) {
+    /// sleeps or watches, and the descriptor shows whether events are pending. True: the
+    /// number was looked at for that, and is the kqueue's.
+    fn leave(self: &Arc<Self>, mut state: Locked<'_>, number: RawFd, call: readable::Call) -> bool {
         state.queue.timers.arm();
         let pass_on = state.queue.knotes.ready() > 0 && state.sleepers > 0;
         state.tell_watchers(self);
         state.dim_if_empty();
-        readable::leave(self, &mut state, number, call);
+        let looked = readable::leave(self, &mut state, number, call);
         self.expect_signals(&mut state);
         drop(state);
         if pass_on {
             // Without the lock: on one core the woken thread would run into it.
             self.waker.wake();
         }
+        looked
     }
 }
 

@@ -10,11 +10,49 @@
 #![allow(unsafe_code)]
 
 use super::{clock, count, retry, zero};
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
+use core::ops::Range;
 use libc::{c_long, c_void};
 use std::os::fd::RawFd;
+
+/// The system call `number` itself, for the calls that `kevent()` makes most. The value is a
+/// count or the like; errno stays as it is. What takes fewer arguments ignores the rest.
+///
+/// # Safety
+/// As for the call.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn call(number: c_long, arguments: [c_long; 6]) -> Result<usize> {
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    let ret: i64;
+    // SAFETY: the caller's promise. The kernel changes two registers and keeps to itself.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number => ret,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") fourth,
+            in("r8") fifth,
+            in("r9") sixth,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack)
+        );
+    }
+    usize::try_from(ret).map_err(|_| Errno::of_kernel(ret))
+}
+
+/// The same through syscall(2), which sets errno.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) unsafe fn call(number: c_long, arguments: [c_long; 6]) -> Result<usize> {
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    // SAFETY: the caller's promise; every argument has a register's width.
+    count(unsafe { libc::syscall(number, first, second, third, fourth, fifth, sixth) })
+}
 
 /// read(2).
 pub(super) fn read(fd: RawFd, into: &mut [u8]) -> Result<usize> {
@@ -33,6 +71,15 @@ pub(super) fn close(fd: RawFd) {
     // SAFETY: touches no memory. That the number may be closed is the caller's affair, as
     // with any descriptor.
     unsafe { libc::syscall(libc::SYS_close, c_long::from(fd)) };
+}
+
+/// close_range(2), or close(2) for each number where that is missing.
+pub(super) fn close_range(fds: Range<RawFd>) {
+    let (first, last, no_flags) = (c_long::from(fds.start), c_long::from(fds.end) - 1, c_long::from(0));
+    // SAFETY: touches no memory, and as with close.
+    if fds.len() < 2 || unsafe { libc::syscall(libc::SYS_close_range, first, last, no_flags) } != 0 {
+        fds.for_each(close);
+    }
 }
 
 /// poll(2) without waiting.
