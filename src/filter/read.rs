@@ -59,7 +59,7 @@ impl Filter for Read {
         };
         let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
         match look(queue, slot, number, mask) {
-            Ok(facts) => gate(queue, slot, facts),
+            Ok(facts) => gate(queue, slot, facts, mask),
             Err(outcome) => outcome,
         }
     }
@@ -69,14 +69,13 @@ impl Filter for Read {
     }
 }
 
-/// Holds an event back below the low-water mark, which only sockets have; the end of the
-/// stream passes it.
-fn gate(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
+/// Holds an event back below the low-water mark; the end of the stream and an error pass it.
+fn gate(queue: &mut Queue, slot: Slot, facts: Facts, mask: u32) -> Outcome {
     let knote = &queue.knotes[slot];
     let marked = knote.fflags & NOTE_LOWAT != 0;
-    if marked && !facts.eof && facts.data < knote.data {
+    if marked && !facts.eof && mask & ERR == 0 && facts.data < knote.data {
         let number = descriptor(knote.ident).unwrap_or(-1);
-        if queue.fds.kind(number).is_socket() {
+        if kind::has_low_water_mark(number, queue.fds.kind(number)) {
             return fd::unready(queue, slot, true);
         }
     }
@@ -147,7 +146,9 @@ fn uncounted(queue: &mut Queue, slot: Slot, number: RawFd, mask: u32) -> core::r
     let kind = queue.fds.kind(number);
     if let Some(waiting) = kind::backlog(number, kind) {
         if waiting == 0 || mask & IN == 0 {
-            return Err(fd::unready(queue, slot, mask & IN == 0));
+            // Shut down it would be reported for ever.
+            let lasting = mask & IN == 0 || mask & (HUP | RDHUP) != 0;
+            return Err(fd::unready(queue, slot, lasting));
         }
         return Ok(Facts { data: size(waiting), ..Facts::default() });
     }

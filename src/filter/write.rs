@@ -82,9 +82,12 @@ fn gate(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
     let knote = queue.knotes[slot];
     let marked = knote.fflags & NOTE_LOWAT != 0;
     if marked && !facts.eof && facts.data < knote.data {
-        // TCP tells of room only after it had none.
-        let _ = queue.look_again(slot, super::AGAIN);
-        return fd::unready(queue, slot, true);
+        let number = descriptor(knote.ident).unwrap_or(-1);
+        if kind::has_low_water_mark(number, queue.fds.kind(number)) {
+            // TCP tells of room only after it had none.
+            let _ = queue.look_again(slot, super::AGAIN);
+            return fd::unready(queue, slot, true);
+        }
     }
     Outcome::Ready(Facts { again: fd::keep_or_harden(queue, slot, marked), ..facts })
 }
