@@ -134,10 +134,11 @@ fn look_closer(
             return Err(Outcome::Gone);
         }
     }
-    let failed = mask & ERR != 0;
+    // Without a hang-up it is an error of a datagram socket, or something in the socket's
+    // error queue: news, but not the end of it.
+    let failed = mask & ERR != 0 && mask & HUP != 0;
     let fflags = if failed { kind::pending_error(number, kind) } else { 0 };
-    // An error on a datagram socket is news, but not the end of it.
-    let eof = mask & (HUP | RDHUP) != 0 || failed && kind.connects();
+    let eof = mask & (HUP | RDHUP) != 0;
     Ok(Facts { data: size(bytes), fflags, eof, ..Facts::default() })
 }
 
