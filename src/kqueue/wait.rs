@@ -14,7 +14,7 @@ use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
 use crate::debug::{self, Named};
 use crate::errno::{Errno, Result};
-use crate::filter::{self, Facts, Fate, Outcome, Queue, inodes, mounts, processes, signals, timers, token};
+use crate::filter::{self, Facts, Fate, Outcome, Queue, file, inodes, mounts, processes, signals, timers, token};
 use crate::knote::{Knote, Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
@@ -118,6 +118,7 @@ pub(super) fn collect(
     round: &mut Round,
 ) -> Result<Step> {
     signals::begin(&mut state.queue);
+    file::look_at_ends(&mut state.queue);
     go_on(kqueue, state, number, found, out, round, None)
 }
 
