@@ -235,6 +235,74 @@ CHECK(waiting_with_timers_far_away_costs_no_cpu)
 	OK(close(kq) == 0);
 }
 
+/* --- waits that nearly always find something ------------------------------ */
+
+/* Calls that may wait, each with a byte to find. */
+static void find_something(int kq, int ends[2], int times)
+{
+	struct kevent ev;
+	char byte;
+	while (times-- > 0) {
+		put(ends[1]);
+		EQ(collect(kq, &ev, 1, -1), 1);
+		EQ(ev.data, 1);
+		OK(read(ends[0], &byte, 1) == 1);
+	}
+}
+
+static int watched_pipe(int ends[2])
+{
+	int kq = new_kqueue();
+	pipe_open(ends);
+	OK(change(kq, (uintptr_t)ends[0], EVFILT_READ, EV_ADD, 0, 0, NULL) == 0);
+	return kq;
+}
+
+CHECK(a_wait_lasts_as_long_as_it_may_after_many_that_found_something)
+{
+	struct kevent ev;
+	struct sleeper s;
+	int round, ends[2], kq = watched_pipe(ends);
+	for (round = 0; round < 5; round++) {
+		long long start;
+		find_something(kq, ends, 200);
+		start = now_ns();
+		EQ(collect(kq, &ev, 1, 20), 0);
+		OK(now_ns() - start >= 20000000);
+		find_something(kq, ends, 200);
+		sleeper_start(&s, kq, -1);
+		OK(!is_done(&s));
+		put(ends[1]);
+		sleeper_join(&s);
+		EQ(s.n, 1);
+		EQ(s.ev.ident, ends[0]);
+		drain(ends[0]);
+	}
+	pipe_close(ends);
+	OK(close(kq) == 0);
+}
+
+CHECK(a_handler_ends_a_wait_after_many_that_found_something)
+{
+	struct sigaction sa;
+	struct sleeper s;
+	int ends[2], kq = watched_pipe(ends);
+	memset(&sa, 0, sizeof sa);
+	sa.sa_handler = on_signal;
+	OK(sigaction(SIGUSR1, &sa, NULL) == 0);
+	find_something(kq, ends, 200);
+	sleeper_start(&s, kq, -1);
+	while (!is_done(&s)) {
+		OK(pthread_kill(s.thread, SIGUSR1) == 0);
+		pause_ms(2);
+	}
+	sleeper_join(&s);
+	EQ(s.n, -1);
+	EQ(s.err, EINTR);
+	pipe_close(ends);
+	OK(close(kq) == 0);
+}
+
 CHECKS(C(nevents_zero_returns_at_once_and_consumes_nothing)
 	C(a_wait_is_never_shorter_than_its_timeout)
 	C(short_waits_are_not_rounded_up_to_milliseconds)
@@ -250,4 +318,6 @@ CHECKS(C(nevents_zero_returns_at_once_and_consumes_nothing)
 	FDS(waiting_beside_a_cleared_hang_up_costs_no_cpu_on_a)
 	FDS(waiting_beside_a_dispatched_hang_up_costs_no_cpu_on_a)
 	FDS(waiting_beside_a_hang_up_read_once_costs_no_cpu_on_a)
-	C(waiting_with_timers_far_away_costs_no_cpu));
+	C(waiting_with_timers_far_away_costs_no_cpu)
+	C(a_wait_lasts_as_long_as_it_may_after_many_that_found_something)
+	C(a_handler_ends_a_wait_after_many_that_found_something));

@@ -282,6 +282,43 @@ CHECK(timers_due_together_come_in_the_order_of_their_deadlines)
 	close(kq);
 }
 
+/* The harvest of 20 timers with one deadline, due by now, added in this order. */
+static void come_as_added(int kq)
+{
+	struct kevent ev[20];
+	int i;
+	EQ(collect(kq, ev, 20, 10000), 20);
+	for (i = 0; i < 20; i++)
+		EQ(ev[i].ident, i * 7 % 20);
+	close(kq);
+}
+
+CHECK(timers_of_one_time_come_in_the_order_they_were_added)
+{
+	int kq = kqueue(), i;
+	long long due = wall_ns() + 100 * MS;
+	/* Not in the place it had before. */
+	TIMER(kq, 7, EV_ONESHOT, NOTE_ABSTIME | NOTE_NSECONDS, due - 50 * MS);
+	for (i = 0; i < 20; i++)
+		TIMER(kq, i * 7 % 20, EV_ONESHOT, NOTE_ABSTIME | NOTE_NSECONDS, due);
+	while (wall_ns() < due)
+		EQ(usleep(1000), 0);
+	come_as_added(kq);
+}
+
+CHECK(timers_of_one_call_and_delay_come_in_the_order_they_were_added)
+{
+	int kq = kqueue(), i;
+	long long start;
+	struct kevent ev[20];
+	for (i = 0; i < 20; i++)
+		EV_SET(&ev[i], i * 7 % 20, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 0, 10, NULL);
+	EQ(kevent(kq, ev, 20, NULL, 0, NULL), 0);
+	start = now_ns();
+	UNTIL(now_ns() - start > 20 * MS);
+	come_as_added(kq);
+}
+
 CHECK(an_absolute_time_is_waited_for)
 {
 	static const struct { unsigned unit; long long ns; } units[] = {
@@ -400,6 +437,8 @@ CHECKS(
 	C(late_retrieval_makes_no_drift)
 	C(timers_come_in_the_order_of_their_deadlines)
 	C(timers_due_together_come_in_the_order_of_their_deadlines)
+	C(timers_of_one_time_come_in_the_order_they_were_added)
+	C(timers_of_one_call_and_delay_come_in_the_order_they_were_added)
 	C(an_absolute_time_is_waited_for)
 	C(an_absolute_time_in_seconds)
 	C(note_absolute_is_note_abstime)

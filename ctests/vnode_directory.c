@@ -57,8 +57,39 @@ CHECK(link_alone_hears_of_subdirectories_and_not_of_files)
 	OK(link(in("d/f"), in("d/g")) == 0);
 	NONE(kq);
 	OK(mkdir(in("d/s"), 0700) == 0);
-	HINTS(kq, dir, NOTE_LINK);
+	HINTS(kq, dir, NOTE_WRITE | NOTE_LINK);
 	end();
+}
+
+CHECK(who_asks_for_one_hint_of_an_operation_is_told_all_of_it)
+{
+	static const unsigned hint[] = {NOTE_WRITE, NOTE_EXTEND, NOTE_LINK};
+	unsigned i;
+	for (i = 0; i < sizeof hint / sizeof *hint; i++) {
+		kq = new_kqueue();
+		dir = dir_of("d");
+		OK(i > 0 || mkdir(in("e"), 0700) == 0);
+		WATCH(kq, dir, hint[i]);
+		close(file_of("d/f", 0));
+		if (hint[i] == NOTE_WRITE)
+			HINTS(kq, dir, NOTE_WRITE);
+		NONE(kq);
+		OK(rename(in("d/f"), in("e/f")) == 0);
+		if (hint[i] != NOTE_LINK)
+			HINTS(kq, dir, NOTE_WRITE | NOTE_EXTEND);
+		NONE(kq);
+		OK(mkdir(in("d/s"), 0700) == 0);
+		if (hint[i] != NOTE_EXTEND)
+			HINTS(kq, dir, NOTE_WRITE | NOTE_LINK);
+		NONE(kq);
+		OK(rename(in("d/s"), in("e/s")) == 0);
+		HINTS(kq, dir, NOTE_WRITE | NOTE_EXTEND | NOTE_LINK);
+		NONE(kq);
+		close(dir);
+		close(kq);
+		OK(rmdir(in("d")) == 0 && unlink(in("e/f")) == 0 && rmdir(in("e/s")) == 0);
+	}
+	clean();
 }
 
 CHECK(a_rename_within_is_write)
@@ -342,6 +373,7 @@ CHECKS(
 	C(making_and_removing_files_is_write)
 	C(making_and_removing_subdirectories_is_write_and_link)
 	C(link_alone_hears_of_subdirectories_and_not_of_files)
+	C(who_asks_for_one_hint_of_an_operation_is_told_all_of_it)
 	C(a_rename_within_is_write)
 	C(a_rename_within_over_a_directory_is_write_and_link)
 	C(a_file_moved_between_directories_is_write_and_extend_on_both)

@@ -111,13 +111,15 @@ CHECK(adding_again_replaces_what_is_asked_for)
 	WATCH(kq, fd, NOTE_WRITE);
 	put(fd, 1);
 	OK(fchmod(fd, 0640) == 0);
-	HINTS(kq, fd, NOTE_WRITE);
+	HINTS(kq, fd, NOTE_WRITE | NOTE_EXTEND);
 	WATCH(kq, fd, 0);
 	put(fd, 1);
 	NONE(kq);
 	WATCH(kq, fd, NOTE_EXTEND);
+	OK(fchmod(fd, 0600) == 0);
+	NONE(kq);
 	put(fd, 1);
-	HINTS(kq, fd, NOTE_EXTEND);
+	HINTS(kq, fd, NOTE_WRITE | NOTE_EXTEND);
 	end();
 }
 
@@ -126,7 +128,7 @@ CHECK(what_happened_before_other_hints_were_asked_for_is_not_lost)
 	begin(EV_CLEAR, NOTE_WRITE);
 	put(fd, 1);
 	WATCH(kq, fd, NOTE_ATTRIB);
-	HINTS(kq, fd, NOTE_WRITE);
+	HINTS(kq, fd, NOTE_WRITE | NOTE_EXTEND);
 	NONE(kq);
 	end();
 }
@@ -166,7 +168,7 @@ CHECK(two_descriptors_of_one_file_have_their_own_hints)
 	other = open(in("f"), O_RDONLY | O_CLOEXEC);
 	WATCH(kq, other, NOTE_ATTRIB | NOTE_LINK);
 	put(fd, 1);
-	HINTS(kq, fd, NOTE_WRITE);
+	HINTS(kq, fd, NOTE_WRITE | NOTE_EXTEND);
 	OK(fchmod(fd, 0640) == 0);
 	HINTS(kq, other, NOTE_ATTRIB);
 	put(fd, 1);
@@ -174,15 +176,15 @@ CHECK(two_descriptors_of_one_file_have_their_own_hints)
 	n = collect(kq, ev, 3, 1000);
 	EQ(n, 2);
 	for (i = 0; i < n; i++)
-		EQ(ev[i].fflags, ev[i].ident == (uintptr_t)fd ? NOTE_WRITE : NOTE_LINK);
+		EQ(ev[i].fflags, ev[i].ident == (uintptr_t)fd ? (NOTE_WRITE | NOTE_EXTEND) : NOTE_LINK);
 	OK(change(kq, (uintptr_t)other, EVFILT_VNODE, EV_DELETE, 0, 0, NULL) == 0);
 	OK(fchmod(fd, 0600) == 0);
 	NONE(kq);
 	put(fd, 1);
-	HINTS(kq, fd, NOTE_WRITE);
+	HINTS(kq, fd, NOTE_WRITE | NOTE_EXTEND);
 	close(other);
 	put(fd, 1);
-	HINTS(kq, fd, NOTE_WRITE);
+	HINTS(kq, fd, NOTE_WRITE | NOTE_EXTEND);
 	end();
 }
 
@@ -193,7 +195,7 @@ CHECK(two_queues_on_one_file_are_independent)
 	WATCH(other, fd, NOTE_WRITE);
 	put(fd, 1);
 	HINTS(kq, fd, NOTE_WRITE | NOTE_EXTEND);
-	HINTS(other, fd, NOTE_WRITE);
+	HINTS(other, fd, NOTE_WRITE | NOTE_EXTEND);
 	close(other);
 	libkqueue_drain_pending_close();
 	put(fd, 1);

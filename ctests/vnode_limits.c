@@ -285,7 +285,7 @@ static void many_processes(void)
 		kq = new_kqueue();
 		WATCH(kq, fd, NOTE_EXTEND);
 		put(ready[1], 1);
-		if (collect(kq, &ev, 1, 20000) != 1 || ev.fflags != NOTE_EXTEND)
+		if (collect(kq, &ev, 1, 20000) != 1 || ev.fflags != (NOTE_WRITE | NOTE_EXTEND))
 			_exit(1);
 		put(ready[1], 1);
 		_exit(read(go[0], &c, 1) == 1 ? 0 : 1);

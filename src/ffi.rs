@@ -187,32 +187,43 @@ unsafe extern "C" fn go_on(call: *mut Call) -> c_int {
 }
 
 /// What the program is told, or the preparations for a sleep.
+#[inline(always)]
 fn proceed(call: &mut Call, progress: Result<Progress>) -> c_int {
     // SAFETY: the calling thread's own.
     unsafe { &*call.thread }.end();
-    let result = match progress {
-        Ok(Progress::Sleep(sleeper)) => {
-            // SAFETY: lent for the whole call.
-            let nap = sleeper.nap(unsafe { &mut *call.found }, call.events.room(), &mut call.round);
-            // Changes would be lost to the program with their answer.
-            let cancellable = call.guard.is_cancellable() && call.request.changes.len() == 0;
-            call.nap.write(if cancellable { nap.cancellable(OnCancel(cancelled)) } else { nap });
-            call.sleeper.write(sleeper);
-            return ASLEEP;
-        }
-        Ok(Progress::Done(count)) => Ok(count),
-        Err(errno) => Err(errno),
-    };
-    ended(call, result)
+    match progress {
+        Ok(Progress::Done(count)) => ended(call, Ok(count)),
+        Ok(Progress::Sleep(sleeper)) => prepare_sleep(call, sleeper),
+        Err(errno) => ended(call, Err(errno)),
+    }
+}
+
+#[inline(never)]
+fn prepare_sleep(call: &mut Call, sleeper: Sleeper) -> c_int {
+    // SAFETY: lent for the whole call.
+    let nap = sleeper.nap(unsafe { &mut *call.found }, call.events.room(), &mut call.round);
+    // Changes would be lost to the program with their answer.
+    let cancellable = call.guard.is_cancellable() && call.request.changes.len() == 0;
+    call.nap.write(if cancellable { nap.cancellable(OnCancel(cancelled)) } else { nap });
+    call.sleeper.write(sleeper);
+    ASLEEP
 }
 
 /// Ends a call: what the program is told.
 fn ended(call: &Call, result: Result<usize>) -> c_int {
     let result = result.and_then(|count| c_int::try_from(count).map_err(|_| Errno::EINVAL));
-    let (kq, nchanges, room) = (call.request.number, call.request.changes.len(), call.events.room());
-    debug::trace("kevent", format_args!("kq={kq} nchanges={nchanges} room={room} -> {result:?}"));
+    if debug::is_on() {
+        trace(call, result);
+    }
     call.guard.leave(result.err());
     result.unwrap_or(-1)
+}
+
+#[cold]
+#[inline(never)]
+fn trace(call: &Call, result: Result<c_int>) {
+    let (kq, nchanges, room) = (call.request.number, call.request.changes.len(), call.events.room());
+    debug::trace("kevent", format_args!("kq={kq} nchanges={nchanges} room={room} -> {result:?}"));
 }
 
 /// The thread of a call was cancelled in its sleep, and ends.

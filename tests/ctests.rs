@@ -67,6 +67,7 @@ ctests! {
     signal_action
     signal_blocked
     signal_count
+    signal_handler
     signal_thread
     user_timer_life
     user_timer_timer

@@ -26,8 +26,8 @@ pub(crate) fn list() -> Vec<Workload> {
     vec![
         Workload::new("timers-armed", |side| armed(side, MANY, heap_armed)).ops(MANY).fds(SPARE).bound(6.0),
         Workload::new("timers-armed-fd", |side| armed(side, FEWER, fd_armed)).ops(FEWER).fds(fewer + SPARE),
-        Workload::new("timers-fired", |side| fired(side, heap_fired)).ops(MANY).most(1).fds(SPARE).bound(1.0),
-        Workload::new("timers-fired-fd", |side| fired(side, fd_fired)).ops(MANY).most(1).fds(many + SPARE),
+        Workload::new("timers-fired", |side| fired(side, heap_fired)).ops(MANY).most(1).fds(SPARE),
+        Workload::new("timers-fired-fd", |side| fired(side, fd_fired)).ops(MANY).most(1).fds(many + SPARE).bound(1.0),
     ]
 }
 

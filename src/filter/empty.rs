@@ -32,7 +32,7 @@ impl Filter for Empty {
             return Err(Errno::EINVAL);
         }
         queue.knotes[slot].own = identity(fd)?;
-        queue.timers.prepare(Clock::Monotonic, &queue.epoll.clone())?;
+        queue.timers.prepare(Clock::Monotonic, &queue.epoll)?;
         queue.knotes.activate(slot);
         Ok(())
     }

@@ -93,7 +93,7 @@ impl Kept {
         news
     }
 
-    /// The hints of all that has happened since the last look.
+    /// The hints of all that has happened since the last look, as told to who asked for `asked`.
     pub(super) fn judge(&mut self, news: u32, now: &Status, asked: u32) -> u32 {
         let plain = PLAIN.iter().filter(|(_, events)| news & events != 0);
         let mut hints = plain.fold(0, |hints, (hint, _)| hints | hint);
@@ -107,7 +107,7 @@ impl Kept {
             if news & DIRECTORIES == 0 && now.links > 0 {
                 self.status.links = was.links;
             }
-            return hints & asked;
+            return told(hints, asked, NOTE_WRITE | NOTE_EXTEND | NOTE_LINK);
         }
         let explained_late = self.retimed && (was.changed, was.links) == (now.changed, now.links);
         if news & IN_MODIFY != 0 {
@@ -133,7 +133,7 @@ impl Kept {
         self.status.read = now.read;
         self.status.written = now.written;
         self.status.changed = now.changed;
-        hints & asked
+        told(hints, asked, NOTE_WRITE | NOTE_EXTEND)
     }
 
     fn altered(&mut self, news: u32, was: &Status, now: &Status) -> u32 {
@@ -150,6 +150,12 @@ impl Kept {
         let times = now.written != was.written && !written || now.read < was.read;
         if times || now.access != was.access { links | NOTE_ATTRIB } else { links }
     }
+}
+
+/// What is told of `hints`. A BSD kernel posts the hints of one operation at once, and who
+/// asked for one of them is given all: an operation may post several of those in `joint`.
+fn told(hints: u32, asked: u32, joint: u32) -> u32 {
+    hints & if hints & asked & joint == 0 { asked } else { asked | joint }
 }
 
 /// What IN_MODIFY stands for.
@@ -214,6 +220,15 @@ mod tests {
         assert_eq!(kept.judge(IN_MODIFY, &file(1, 7), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
         assert_eq!(kept.judge(IN_ATTRIB, &file(1, 7), NOTE_WRITE | NOTE_ATTRIB), NOTE_WRITE);
         assert_eq!(kept.judge(IN_ATTRIB, &file(1, 8), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
+    }
+
+    #[test]
+    fn who_asked_for_one_hint_of_an_operation_is_told_all_of_it() {
+        let write = NOTE_WRITE | NOTE_EXTEND;
+        assert_eq!(told(write, NOTE_WRITE, write), write);
+        assert_eq!(told(write | NOTE_ATTRIB, NOTE_EXTEND, write), write);
+        assert_eq!(told(NOTE_WRITE, NOTE_EXTEND, write), 0);
+        assert_eq!(told(write, NOTE_ATTRIB, write), 0);
     }
 
     #[test]

@@ -1,108 +1,129 @@
 //! Finding a knote by (ident, filter), for filters whose ident is no descriptor.
 //!
-//! An open-addressed table of slots: four bytes a knote, since the keys stand in the
-//! knotes themselves. Linear probing, at most three quarters full; a removal moves the rest of
-//! its run up, so that there are no tombstones.
+//! An open-addressed table of slots, each with the hash of its key, so that a search touches
+//! no knote but the one it finds: eight bytes a place. Linear probing, at most three quarters
+//! full; a removal moves the rest of its run up, so that there are no tombstones.
 
 use crate::errno::Result;
 use crate::knote::{Knotes, NONE, Slot};
 
+/// A knote, and the hash of its key; [`NONE`] for no knote.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: Slot,
+    hash: u32,
+}
+
 /// The table. Its length is a power of two, or nothing.
 #[derive(Default)]
 pub(super) struct Index {
-    places: Vec<Slot>,
+    places: Vec<Place>,
     used: usize,
+    /// How many bits of a hash are more than the length needs.
+    shift: u32,
 }
 
-/// Multiplies and folds: idents and filter numbers are no adversary's choice.
-fn hash(ident: usize, filter: i16) -> usize {
+/// The upper half of a product: idents and filter numbers are no adversary's choice, and
+/// those that follow one another are spread evenly by the golden ratio.
+fn hash(ident: usize, filter: i16) -> u32 {
     let key = (ident as u64) ^ u64::from(filter.unsigned_abs()).rotate_right(8);
-    let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ (mixed >> 32)) as usize
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
 impl Index {
-    fn home(&self, ident: usize, filter: i16) -> usize {
-        hash(ident, filter) & (self.places.len() - 1)
+    /// Where a hash is looked for first: its highest bits depend on all bits of the key.
+    fn home(&self, hash: u32) -> usize {
+        (hash >> self.shift) as usize
     }
 
     fn next(&self, place: usize) -> usize {
         (place + 1) & (self.places.len() - 1)
     }
 
-    fn place(&self, knotes: &Knotes, ident: usize, filter: i16) -> Option<usize> {
+    /// The slot of a key.
+    pub(super) fn find(&self, knotes: &Knotes, ident: usize, filter: i16) -> Option<Slot> {
         if self.used == 0 {
             return None;
         }
-        let mut place = self.home(ident, filter);
-        while self.places[place] != NONE {
-            let knote = &knotes[self.places[place]];
-            if knote.ident == ident && knote.filter == filter {
-                return Some(place);
+        let hash = hash(ident, filter);
+        let mut place = self.home(hash);
+        loop {
+            let there = self.places[place];
+            if there.slot == NONE {
+                return None;
+            }
+            if there.hash == hash && knotes[there.slot].ident == ident && knotes[there.slot].filter == filter {
+                return Some(there.slot);
             }
             place = self.next(place);
         }
-        None
-    }
-
-    /// The slot of a key.
-    pub(super) fn find(&self, knotes: &Knotes, ident: usize, filter: i16) -> Option<Slot> {
-        self.place(knotes, ident, filter).map(|place| self.places[place])
     }
 
     /// Makes room for one knote more. ENOMEM.
-    pub(super) fn reserve(&mut self, knotes: &Knotes) -> Result<()> {
-        if (self.used + 1) * 4 > self.places.len() * 3 {
-            let grown = (self.places.len() * 2).max(8);
-            let mut places = Vec::new();
-            places.try_reserve_exact(grown)?;
-            places.resize(grown, NONE);
-            let old = core::mem::replace(&mut self.places, places);
-            old.into_iter().filter(|&slot| slot != NONE).for_each(|slot| self.put(knotes, slot));
-        }
+    pub(super) fn reserve(&mut self) -> Result<()> {
+        if (self.used + 1) * 4 > self.places.len() * 3 { self.grow() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn grow(&mut self) -> Result<()> {
+        let grown = (self.places.len() * 2).max(8);
+        let mut places = Vec::new();
+        places.try_reserve_exact(grown)?;
+        places.resize(grown, Place { slot: NONE, hash: 0 });
+        let old = core::mem::replace(&mut self.places, places);
+        self.shift = u32::BITS - grown.ilog2();
+        old.into_iter().filter(|place| place.slot != NONE).for_each(|place| self.put(place));
         Ok(())
     }
 
     /// Enters a knote whose key is not in the table, which has room for it.
     pub(super) fn insert(&mut self, knotes: &Knotes, slot: Slot) {
-        self.put(knotes, slot);
+        self.put(Place { slot, hash: hash(knotes[slot].ident, knotes[slot].filter) });
         self.used += 1;
     }
 
-    fn put(&mut self, knotes: &Knotes, slot: Slot) {
-        let mut place = self.home(knotes[slot].ident, knotes[slot].filter);
-        while self.places[place] != NONE {
+    fn put(&mut self, entry: Place) {
+        let mut place = self.home(entry.hash);
+        while self.places[place].slot != NONE {
             place = self.next(place);
         }
-        self.places[place] = slot;
+        self.places[place] = entry;
     }
 
     /// Takes a knote out, if it is in: there may be more knotes of a key than the one that is.
     pub(super) fn remove(&mut self, knotes: &Knotes, slot: Slot) {
-        let Some(mut hole) = self.place(knotes, knotes[slot].ident, knotes[slot].filter) else { return };
-        if self.places[hole] != slot {
+        if self.used == 0 {
             return;
         }
+        let mut hole = self.home(hash(knotes[slot].ident, knotes[slot].filter));
+        while self.places[hole].slot != slot {
+            if self.places[hole].slot == NONE {
+                return;
+            }
+            hole = self.next(hole);
+        }
         self.used -= 1;
-        let mut place = self.next(hole);
-        while self.places[place] != NONE {
-            let knote = &knotes[self.places[place]];
-            let home = self.home(knote.ident, knote.filter);
-            let mask = self.places.len() - 1;
+        let mut place = hole;
+        loop {
+            place = self.next(place);
+            let there = self.places[place];
+            if there.slot == NONE {
+                break;
+            }
+            let (home, mask) = (self.home(there.hash), self.places.len() - 1);
             // It may move to the hole if that is not before its home.
             if place.wrapping_sub(home) & mask >= place.wrapping_sub(hole) & mask {
-                self.places[hole] = self.places[place];
+                self.places[hole] = there;
                 hole = place;
             }
-            place = self.next(place);
         }
-        self.places[hole] = NONE;
+        self.places[hole].slot = NONE;
     }
 
     /// Every slot in the table.
     #[cfg(test)]
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.places.iter().copied().filter(|&slot| slot != NONE)
+        self.places.iter().map(|place| place.slot).filter(|&slot| slot != NONE)
     }
 }
 
@@ -127,7 +148,7 @@ mod tests {
                 match found {
                     None if add => {
                         let slot = knotes.insert(Knote::new(ident, filter, 0));
-                        prop_assert!(index.reserve(&knotes).is_ok());
+                        prop_assert!(index.reserve().is_ok());
                         index.insert(&knotes, slot);
                         map.insert((ident, filter), slot);
                     }

@@ -258,7 +258,7 @@ pub(crate) struct Queue {
     following: Option<following::Subscription>,
     pub(crate) signals: signals::Signals,
     pub(crate) find_kqueue: FindKqueue,
-    /// Counts the rounds in which ready knotes are looked at.
+    /// Counts the rounds in which changes are made or ready knotes are looked at.
     pub(crate) scan: u32,
     index: index::Index,
     /// Timers of knotes whose condition no kernel event tells of; see [`Queue::look_again`].
@@ -307,7 +307,7 @@ impl Queue {
     /// Makes room for `more` knotes, at most one of them in the index. ENOMEM.
     pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
         self.knotes.reserve(more)?;
-        self.index.reserve(&self.knotes)
+        self.index.reserve()
     }
 
     /// Enters a knote where [`Queue::find`] looks.
@@ -328,10 +328,9 @@ impl Queue {
     /// Queues a knote again `after` ns, for conditions that no kernel event
     /// tells of.
     pub(crate) fn look_again(&mut self, slot: Slot, after: u64) -> Result<()> {
-        self.timers.prepare(Clock::Monotonic, &self.epoll.clone())?;
+        self.timers.prepare(Clock::Monotonic, &self.epoll)?;
         let timers = &mut self.timers;
-        let index =
-            *self.looks.entry(slot).or_insert_with(|| timers.new_timer(slot, Clock::Monotonic, timers::NEVER, 0));
+        let index = *self.looks.entry(slot).or_insert_with(|| timers.new_timer(slot));
         timers.get(index).deadline = Clock::Monotonic.now().saturating_add(after);
         timers.start(index);
         Ok(())

@@ -58,9 +58,14 @@ impl Filter for Read {
             Err(outcome) => return outcome,
         };
         let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
-        match look(queue, slot, number, mask) {
-            Ok(facts) => gate(queue, slot, facts, mask),
-            Err(outcome) => outcome,
+        match file::readable_bytes(number) {
+            Ok(bytes) if bytes > 0 && mask & (ERR | HUP) == 0 => {
+                gate(queue, slot, Facts { data: size(bytes), eof: mask & RDHUP != 0, ..Facts::default() }, mask)
+            }
+            counted => match look_closer(queue, slot, number, mask, counted) {
+                Ok(facts) => gate(queue, slot, facts, mask),
+                Err(outcome) => outcome,
+            },
         }
     }
 
@@ -70,38 +75,51 @@ impl Filter for Read {
 }
 
 /// Holds an event back below the low-water mark; the end of the stream and an error pass it.
+#[inline]
 fn gate(queue: &mut Queue, slot: Slot, facts: Facts, mask: u32) -> Outcome {
+    if queue.knotes[slot].fflags & NOTE_LOWAT == 0 {
+        return Outcome::Ready(Facts { again: fd::keep_or_harden(queue, slot, false), ..facts });
+    }
+    gate_marked(queue, slot, facts, mask)
+}
+
+#[inline(never)]
+fn gate_marked(queue: &mut Queue, slot: Slot, facts: Facts, mask: u32) -> Outcome {
     let knote = &queue.knotes[slot];
-    let marked = knote.fflags & NOTE_LOWAT != 0;
-    if marked && !facts.eof && mask & ERR == 0 && facts.data < knote.data {
+    if !facts.eof && mask & ERR == 0 && facts.data < knote.data {
         let number = descriptor(knote.ident).unwrap_or(-1);
         if kind::has_low_water_mark(number, queue.fds.kind(number)) {
             return fd::unready(queue, slot, true);
         }
     }
-    Outcome::Ready(Facts { again: fd::keep_or_harden(queue, slot, marked), ..facts })
+    Outcome::Ready(Facts { again: fd::keep_or_harden(queue, slot, true), ..facts })
 }
 
 fn size(bytes: usize) -> isize {
     isize::try_from(bytes).unwrap_or(isize::MAX)
 }
 
-/// What there is to read. The error is what to answer instead of an event.
-fn look(queue: &mut Queue, slot: Slot, number: RawFd, mask: u32) -> core::result::Result<Facts, Outcome> {
-    match file::readable_bytes(number) {
-        Ok(bytes) if bytes > 0 && mask & (ERR | HUP) == 0 => {
-            Ok(Facts { data: size(bytes), eof: mask & RDHUP != 0, ..Facts::default() })
-        }
-        Ok(bytes) => look_closer(queue, slot, number, mask, bytes),
+/// What there is to read where that is not just some bytes. The error is what to answer
+/// instead of an event.
+#[inline(never)]
+fn look_closer(
+    queue: &mut Queue,
+    slot: Slot,
+    number: RawFd,
+    mask: u32,
+    counted: Result<usize>,
+) -> core::result::Result<Facts, Outcome> {
+    match counted {
+        Ok(bytes) => ended(queue, slot, number, mask, bytes),
         Err(Errno::EBADF) => Err(Outcome::Gone),
         // A terminal whose other side has gone.
-        Err(Errno::EIO) => look_closer(queue, slot, number, mask, 0),
+        Err(Errno::EIO) => ended(queue, slot, number, mask, 0),
         Err(_) => uncounted(queue, slot, number, mask),
     }
 }
 
 /// Nothing to count, or something ended or failed: here the sort of file matters.
-fn look_closer(
+fn ended(
     queue: &mut Queue,
     slot: Slot,
     number: RawFd,

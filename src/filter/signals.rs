@@ -137,7 +137,12 @@ pub(super) fn reported(queue: &mut Queue, slot: Slot) {
 }
 
 /// Queues the knotes whose signals were sent. True: there are some that may be handed out.
+#[inline]
 pub(crate) fn gather(queue: &mut Queue) -> bool {
+    queue.signals.any() && gather_watched(queue)
+}
+
+fn gather_watched(queue: &mut Queue) -> bool {
     let Some(own) = queue.signals.0.as_deref() else { return false };
     let mut some = false;
     for number in hook::members(own.mask) {

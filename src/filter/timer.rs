@@ -7,13 +7,13 @@
 //! NOTE_ABSTIME asks for calendar time; such a timer expires once, follows changes of the
 //! clock, and stays reported unless EV_CLEAR or EV_ONESHOT say otherwise.
 
-use super::timers::NEVER;
+use super::timers::{self, NEVER};
 use super::{Facts, Fate, Filter, Outcome, Queue};
 use crate::abi::{
     EV_ADD, EV_CLEAR, EV_ONESHOT, Kevent, NOTE_ABSTIME, NOTE_MSECONDS, NOTE_NSECONDS, NOTE_SECONDS, NOTE_USECONDS,
 };
 use crate::errno::{Errno, Result};
-use crate::knote::Slot;
+use crate::knote::{Knote, Slot};
 use crate::sys::clock::Clock;
 
 /// The row of EVFILT_TIMER; `own` is the timer's index.
@@ -31,11 +31,9 @@ impl Filter for Timer {
     }
 
     fn attach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
-        let knote = queue.knotes[slot];
-        let clock = clock_of(knote.fflags);
-        queue.timers.prepare(clock, &queue.epoll.clone())?;
-        let index = queue.timers.new_timer(slot, clock, NEVER, 0);
-        queue.knotes[slot].own = index;
+        let clock = clock_of(queue.knotes[slot].fflags);
+        queue.timers.prepare(clock, &queue.epoll)?;
+        queue.knotes[slot].own = queue.timers.new_timer(slot);
         restart(queue, slot);
         Ok(())
     }
@@ -43,7 +41,7 @@ impl Filter for Timer {
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         if change.flags & EV_ADD != 0 {
             self.validate(change)?;
-            queue.timers.prepare(clock_of(change.fflags), &queue.epoll.clone())?;
+            queue.timers.prepare(clock_of(change.fflags), &queue.epoll)?;
             let knote = &mut queue.knotes[slot];
             knote.fflags = change.fflags;
             knote.data = change.data;
@@ -62,10 +60,13 @@ impl Filter for Timer {
     }
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
-        let timer = queue.timers.get(queue.knotes[slot].own);
-        timer.reported = timer.expiries(timer.clock.now());
+        let index = queue.knotes[slot].own;
+        let clock = queue.timers.get(index).clock;
+        let now = timers::now(queue, clock);
+        let timer = queue.timers.get(index);
+        timer.reported = timer.expiries(now);
         if timer.reported == 0 {
-            resume(queue, slot);
+            run(queue, slot, now);
             return Outcome::NotReady;
         }
         let data = isize::try_from(timer.reported).unwrap_or(isize::MAX);
@@ -74,18 +75,17 @@ impl Filter for Timer {
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
-        let knote = queue.knotes[slot];
+        let knote = &queue.knotes[slot];
+        if fate == Fate::Spent {
+            return queue.timers.delete(knote.own);
+        }
         let timer = queue.timers.get(knote.own);
         if timer.period > 0 {
             timer.deadline = timer.deadline.saturating_add(timer.reported.saturating_mul(timer.period));
         } else if knote.flags & EV_CLEAR != 0 {
             timer.deadline = NEVER;
         }
-        if fate == Fate::Spent {
-            queue.timers.delete(knote.own);
-        } else {
-            resume(queue, slot);
-        }
+        resume(queue, slot);
     }
 }
 
@@ -95,33 +95,45 @@ fn restart(queue: &mut Queue, slot: Slot) {
     if knote.fflags & NOTE_ABSTIME == 0 {
         knote.flags |= EV_CLEAR;
     }
-    let (index, once) = (knote.own, knote.flags & EV_ONESHOT != 0);
-    let clock = clock_of(knote.fflags);
-    let (deadline, period) = schedule(knote.fflags, knote.data, once, clock.now());
-    queue.timers.stop(index);
-    let timer = queue.timers.get(index);
-    timer.clock = clock;
-    timer.deadline = deadline;
-    timer.period = period;
-    timer.reported = 0;
-    resume(queue, slot);
+    let &mut Knote { fflags, data, flags, own, .. } = knote;
+    let clock = clock_of(fflags);
+    let now = timers::now(queue, clock);
+    let (deadline, period) = schedule(fflags, data, flags & EV_ONESHOT != 0, now);
+    queue.timers.get(own).set(clock, deadline, period);
+    run(queue, slot, now);
+}
+
+/// Lets the timer go on to its deadline.
+fn resume(queue: &mut Queue, slot: Slot) {
+    let clock = queue.timers.get(queue.knotes[slot].own).clock;
+    let now = timers::now(queue, clock);
+    run(queue, slot, now);
 }
 
 /// Queues the knote if it is due, and else lets an enabled one run to its deadline. A
 /// disabled one is left out of the heap, so that it wakes nobody.
-fn resume(queue: &mut Queue, slot: Slot) {
-    let knote = queue.knotes[slot];
-    queue.timers.stop(knote.own);
-    if !knote.is_enabled() {
-        return;
+fn run(queue: &mut Queue, slot: Slot, now: u64) {
+    let knote = &queue.knotes[slot];
+    let (index, enabled) = (knote.own, knote.is_enabled());
+    if enabled && !is_due(queue, index, now) {
+        return queue.timers.start(index);
     }
-    let timer = queue.timers.get(knote.own);
-    if timer.expiries(timer.clock.now()) > 0 {
+    queue.timers.stop(index);
+    if enabled {
         queue.knotes.activate(slot);
-    } else {
-        queue.timers.start(knote.own);
     }
 }
+
+/// Whether a timer has expired. A moment before its deadline the clock is looked at once
+/// more: what is due by now needs no timerfd.
+fn is_due(queue: &mut Queue, index: u32, now: u64) -> bool {
+    let &mut timers::Timer { clock, deadline, .. } = queue.timers.get(index);
+    let left = deadline.saturating_sub(now);
+    left == 0 || left < MOMENT && deadline <= timers::look_at_the_clock(queue, clock)
+}
+
+/// About what a call takes, ns.
+const MOMENT: u64 = 1_000;
 
 fn clock_of(fflags: u32) -> Clock {
     if fflags & NOTE_ABSTIME != 0 { Clock::Realtime } else { Clock::Monotonic }

@@ -33,12 +33,15 @@ const MANY: u32 = 8;
 /// Applies the changes in order. Errors and receipts go into `events` while there is
 /// room; an error without room ends the call with its errno, a receipt without room ends
 /// it quietly. What was applied before stays.
+#[inline(never)]
 pub(super) fn apply_all(
     kqueue: &Arc<Kqueue>,
     state: &mut State,
     changes: Input<Kevent>,
     events: &mut Output<Kevent>,
 ) -> Result<Next> {
+    // Timers are counted from the time of this call.
+    state.queue.scan = state.queue.scan.wrapping_add(1);
     let entered = state.queue.entered;
     for (done, asked) in changes.iter().enumerate() {
         // Copied before the answer is written: both lists may be the same array.
@@ -52,7 +55,9 @@ pub(super) fn apply_all(
         if state.queue.entered.wrapping_sub(entered) == MANY {
             readable::step_aside(kqueue, state, changes.len() - done);
         }
-        debug::trace("kevent", format_args!("change {} -> {:?}", Named(&asked), result.map(|_| ())));
+        if debug::is_on() {
+            trace(asked, result.err());
+        }
         let answer = match result {
             Ok(_) if change.flags & EV_RECEIPT == 0 => continue,
             Ok(receipt) => Kevent { flags: EV_ERROR, ..receipt },
@@ -65,6 +70,13 @@ pub(super) fn apply_all(
         events.push(answer)?;
     }
     Ok(Next::Collect)
+}
+
+#[cold]
+#[inline(never)]
+fn trace(asked: Kevent, refused: Option<Errno>) {
+    let result = refused.map_or(Ok(()), Err);
+    debug::trace("kevent", format_args!("change {} -> {result:?}", Named(&asked)));
 }
 
 /// Applies one change. The value is what a receipt shows, but for its flags.

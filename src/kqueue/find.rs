@@ -16,15 +16,18 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 /// The kqueue that `number` names, and whether it was looked at. EBADF.
+#[inline]
 pub(super) fn find(number: RawFd) -> Result<Found> {
     match process().table.find(number) {
-        Some(kqueue) => {
-            let certain = kqueue.copied.load(Ordering::Relaxed);
-            let found = Found { kqueue, certain };
-            if certain && !found.is_named(number) { adopt(number) } else { Ok(found) }
-        }
+        Some(kqueue) if !kqueue.copied.load(Ordering::Relaxed) => Ok(Found { kqueue, certain: false }),
+        Some(kqueue) => look(number, Found { kqueue, certain: true }),
         None => adopt(number),
     }
+}
+
+#[inline(never)]
+fn look(number: RawFd, found: Found) -> Result<Found> {
+    if found.is_named(number) { Ok(found) } else { adopt(number) }
 }
 
 /// What a number names.
@@ -51,6 +54,7 @@ impl Found {
 }
 
 /// Recognises a copy of a kqueue's descriptor by the pipe behind it. EBADF.
+#[inline(never)]
 fn adopt(number: RawFd) -> Result<Found> {
     let inode = file::inode(number)?;
     let all = process().table.all();

@@ -12,8 +12,11 @@
 
 mod change;
 mod find;
+mod hand_out;
+mod hunch;
 mod monitor;
 mod readable;
+mod round;
 mod table;
 mod wait;
 
@@ -23,11 +26,11 @@ use crate::errno::{Errno, Result};
 use crate::filter::watched::{Watcher, Watchers};
 use crate::filter::{Inner, Queue, inodes, signals, token};
 use crate::sync;
-use crate::sys::epoll::{Epoll, Events, Patience};
+use crate::sys::epoll::{Epoll, Events};
 use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
 use crate::sys::fork::{self, PerProcess};
-use crate::sys::memory::{Input, Output};
+use crate::sys::memory::Output;
 use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
 use crate::sys::sleep::Nap;
@@ -35,11 +38,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use find::{Found, find, find_inner};
 use monitor::Monitor;
 use parking_lot::{Mutex, MutexGuard};
+pub(crate) use round::{Request, Round};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use table::Table;
-pub(crate) use wait::Round;
 
 /// Everything the library keeps for a process.
 #[derive(Default)]
@@ -101,6 +104,7 @@ struct State {
     /// Activations of knotes the watchers have been told of.
     told: u32,
     readable: readable::Readable,
+    hunch: hunch::Hunch,
 }
 
 type Locked<'a> = MutexGuard<'a, State>;
@@ -183,31 +187,6 @@ pub(crate) fn drain_pending_close() {
     process().table.wait_freed();
 }
 
-/// What a kevent(2) call asks for.
-#[derive(Clone, Copy)]
-pub(crate) struct Request {
-    pub(crate) number: RawFd,
-    pub(crate) changes: Input<Kevent>,
-    /// One, or none; read when it is needed.
-    pub(crate) timeout: Input<libc::timespec>,
-}
-
-impl Request {
-    /// What the timeout allows. EFAULT; EINVAL for what is no time.
-    pub(crate) fn patience(&self) -> Result<Patience> {
-        let Some(timeout) = self.timeout.iter().next() else { return Ok(Patience::Forever) };
-        let timeout = timeout?;
-        let seconds = u64::try_from(timeout.tv_sec).map_err(|_| Errno::EINVAL)?;
-        let nanos = u64::try_from(timeout.tv_nsec).ok().filter(|&ns| ns < 1_000_000_000).ok_or(Errno::EINVAL)?;
-        match (seconds, nanos) {
-            (0, 0) => Ok(Patience::None),
-            // As in FreeBSD: longer than 68 years is for ever.
-            (seconds, _) if seconds > i32::MAX.unsigned_abs().into() => Ok(Patience::Forever),
-            (seconds, nanos) => Ok(Patience::Nanos(seconds * 1_000_000_000 + nanos)),
-        }
-    }
-}
-
 /// How far a call has come.
 pub(crate) enum Progress {
     /// It is over, with so many events handed out.
@@ -227,13 +206,53 @@ pub(crate) fn kevent(
     events: &mut Output<Kevent>,
     round: &mut Round,
 ) -> Result<Progress> {
-    loop {
-        let named = find(request.number)?;
-        let step = call(&named.kqueue, request, found, events, round);
-        if let Some(progress) = progress(named, request, step) {
-            return progress;
+    let named = find(request.number)?;
+    let step = call(&named.kqueue, request, found, events, round);
+    progress(named, step, request, found, events, round)
+}
+
+/// What a step means for its call.
+#[inline]
+fn progress(
+    named: Found,
+    step: Result<wait::Step>,
+    request: &Request,
+    found: &mut Events,
+    events: &mut Output<Kevent>,
+    round: &mut Round,
+) -> Result<Progress> {
+    match step {
+        Ok(wait::Step::Done(count)) => Ok(Progress::Done(count)),
+        Ok(wait::Step::Sleep { looked }) => {
+            Ok(Progress::Sleep(Sleeper(Found { certain: named.certain || looked, ..named })))
         }
+        Ok(wait::Step::Nothing) => in_vain(named, Ok(()), request, found, events, round),
+        Err(errno) => in_vain(named, Err(errno), request, found, events, round),
     }
+}
+
+/// The call has nothing to tell, or failed. The number may have named another kqueue, or none,
+/// when it began: its own has ended, or was reached under a number that is no longer its. Then
+/// the call begins again.
+#[inline(never)]
+fn in_vain(
+    named: Found,
+    result: Result<()>,
+    request: &Request,
+    found: &mut Events,
+    events: &mut Output<Kevent>,
+    round: &mut Round,
+) -> Result<Progress> {
+    let again = match result {
+        Ok(()) => !named.certain && !named.is_named(request.number),
+        Err(Errno::EBADF) if named.kqueue.is_closed() => {
+            process().table.leave(request.number, &named.kqueue);
+            !named.certain
+        }
+        Err(_) => false,
+    };
+    drop(named);
+    if again { kevent(request, found, events, round) } else { result.map(|()| Progress::Done(0)) }
 }
 
 impl Sleeper {
@@ -266,29 +285,12 @@ impl Sleeper {
         {
             return Err(errno);
         }
-        progress(named, request, step).unwrap_or_else(|| kevent(request, found, events, round))
+        progress(named, step, request, found, events, round)
     }
 
     /// The thread was cancelled and does not come back.
     pub(crate) fn give_up(self, request: &Request, found: &Events) {
         wait::give_up(&self.0.kqueue, request.number, found);
-    }
-}
-
-/// What a step means for its call. `None`: the number may have named another kqueue, or none,
-/// when the call began: its own has ended, or was reached under a number that is no longer its.
-fn progress(named: Found, request: &Request, step: Result<wait::Step>) -> Option<Result<Progress>> {
-    match step {
-        Ok(wait::Step::Done(count)) => Some(Ok(Progress::Done(count))),
-        Ok(wait::Step::Nothing) => (named.certain || named.is_named(request.number)).then_some(Ok(Progress::Done(0))),
-        Ok(wait::Step::Sleep { looked }) => {
-            Some(Ok(Progress::Sleep(Sleeper(Found { certain: named.certain || looked, ..named }))))
-        }
-        Err(Errno::EBADF) if named.kqueue.is_closed() => {
-            process().table.leave(request.number, &named.kqueue);
-            named.certain.then_some(Err(Errno::EBADF))
-        }
-        Err(errno) => Some(Err(errno)),
     }
 }
 
@@ -330,7 +332,13 @@ fn call(
 
 impl State {
     fn new(epoll: Arc<Epoll>, waker: Arc<Waker>) -> State {
-        State { queue: Queue::new(epoll, waker, find_inner), sleepers: 0, told: 0, readable: readable::Readable::new() }
+        State {
+            queue: Queue::new(epoll, waker, find_inner),
+            sleepers: 0,
+            told: 0,
+            readable: readable::Readable::new(),
+            hunch: hunch::Hunch::new(),
+        }
     }
 }
 

@@ -178,33 +178,42 @@ fn watch(kqueue: &Kqueue, state: &mut State) -> Result<()> {
 }
 
 /// A call is over.
+#[inline(always)]
 pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Call) {
     if state.sleepers > 0 {
         return;
     }
     let ready = state.queue.knotes.ready() > 0;
-    match (state.readable.mark, call) {
-        (Mark::Armed, _) if ready => fire(kqueue, state),
-        (Mark::Armed, _) if !state.readable.watched => arm(kqueue, state),
-        (Mark::Armed, _) => {}
+    match state.readable.mark {
+        Mark::Off => match call {
+            Call::FoundNothing => arm(kqueue, state),
+            // Who makes changes is not the one who collects: that one may be in poll() by now.
+            Call::Change => keep_an_eye(kqueue, state),
+            _ => left(kqueue, state),
+        },
+        Mark::Armed if ready => fire(kqueue, state),
+        Mark::Armed if !state.readable.watched => arm(kqueue, state),
+        Mark::Armed => {}
+        Mark::Fired => leave_fired(kqueue, state, number, call, ready),
+    }
+}
+
+fn leave_fired(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Call, ready: bool) {
+    match call {
         // Only an exact look tells whether a change took away the last pending event.
-        (Mark::Fired, Call::Change) if !ready => clear_if_empty(kqueue, state, number),
-        (Mark::Fired, Call::Change | Call::StillPending(_)) => {}
-        (Mark::Fired, _) if ready => {}
-        (Mark::Fired, Call::Wait) => {
+        Call::Change if !ready => clear_if_empty(kqueue, state, number),
+        Call::Change | Call::StillPending(_) => {}
+        _ if ready => {}
+        Call::Wait => {
             unmark(kqueue, number);
             switch_off(kqueue, state);
             left(kqueue, state);
         }
-        (Mark::Fired, Call::Poll | Call::FoundNothing) => {
+        Call::Poll | Call::FoundNothing => {
             unmark(kqueue, number);
             state.readable.tick = TICK;
             arm(kqueue, state);
         }
-        (Mark::Off, Call::FoundNothing) => arm(kqueue, state),
-        // Who makes changes is not the one who collects: that one may be in poll() by now.
-        (Mark::Off, Call::Change) => keep_an_eye(kqueue, state),
-        (Mark::Off, _) => left(kqueue, state),
     }
 }
 
@@ -243,10 +252,15 @@ fn left(kqueue: &Arc<Kqueue>, state: &mut State) {
 
 fn keep_an_eye(kqueue: &Arc<Kqueue>, state: &mut State) {
     if !state.readable.ticking {
-        state.readable.ticking = true;
-        state.readable.ticked = state.readable.leaves.wrapping_sub(1);
-        kqueue.monitor.tick(Arc::downgrade(kqueue), state.readable.tick);
+        begin_to_tick(kqueue, state);
     }
+}
+
+#[cold]
+fn begin_to_tick(kqueue: &Arc<Kqueue>, state: &mut State) {
+    state.readable.ticking = true;
+    state.readable.ticked = state.readable.leaves.wrapping_sub(1);
+    kqueue.monitor.tick(Arc::downgrade(kqueue), state.readable.tick);
 }
 
 /// The monitor's tick. The value is the next tick's length, ns; `None`: no more ticks.

@@ -9,15 +9,16 @@
 //! close of the kqueue cannot have been left behind in epoll. What is left over is stale in
 //! the next call and costs two system calls to ask anew, so that call takes as many fewer.
 
-use super::readable::Call;
+use super::hand_out::{drop_knote, forget, hand_out};
+use super::readable::{Call, Mark};
+use super::round::Round;
 use super::{Kqueue, Locked, State};
-use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_EOF, EV_ONESHOT, Kevent};
-use crate::debug::{self, Named};
+use crate::abi::{EV_CLEAR, Kevent};
 use crate::errno::{Errno, Result};
-use crate::filter::{self, Facts, Fate, Outcome, Queue, file, inodes, mounts, processes, signals, timers, token};
-use crate::knote::{Knote, Slot, state};
+use crate::filter::{self, Outcome, Queue, file, inodes, mounts, processes, signals, timers, token};
+use crate::knote::{Knote, state};
 use crate::sys::clock::Clock;
-use crate::sys::epoll::{BATCH, Epoll, Events, Patience};
+use crate::sys::epoll::{BATCH, Epoll, Events};
 use crate::sys::memory::Output;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -33,81 +34,6 @@ pub(super) enum Step {
     Sleep { looked: bool },
 }
 
-/// What one call to collect knows. It stands in the caller's frame, through all sleeps.
-pub(crate) struct Round {
-    patience: Patience,
-    /// When a wait with a time-out ends, ns; 0 before it is needed.
-    deadline: u64,
-    /// When the thread went to sleep first, ns; 0 if it did not.
-    asleep_since: u64,
-    /// What is left of the patience, for the wait at hand.
-    left: Patience,
-    /// How many events the wait at hand asks epoll for.
-    asked: usize,
-    /// epoll may have more to tell than the last wait brought.
-    more: bool,
-    /// A level event went out whose condition may well still hold.
-    level: bool,
-    /// A handler of the program's ran in the sleep that is just over: without an event that
-    /// is EINTR.
-    interrupted: bool,
-}
-
-impl Round {
-    pub(crate) fn new(patience: Patience) -> Round {
-        let deadline = match patience {
-            Patience::Nanos(ns) => Clock::Monotonic.now().saturating_add(ns),
-            _ => 0,
-        };
-        Round {
-            patience,
-            deadline,
-            asleep_since: 0,
-            left: patience,
-            asked: 0,
-            more: false,
-            level: false,
-            interrupted: false,
-        }
-    }
-
-    /// Works out what is left of the patience. Once it has run out the next wait is the last.
-    fn look_at_the_clock(&mut self) {
-        self.left = match self.patience {
-            Patience::Nanos(_) => match self.deadline.saturating_sub(Clock::Monotonic.now()) {
-                0 => Patience::None,
-                ns => Patience::Nanos(ns),
-            },
-            other => other,
-        };
-    }
-
-    fn is_over(&self) -> bool {
-        matches!(self.left, Patience::None)
-    }
-
-    /// How long the thread may sleep.
-    pub(super) fn left(&self) -> Patience {
-        self.left
-    }
-
-    /// The thread goes to sleep now, with nothing left to be done before.
-    pub(super) fn note_sleep(&mut self) {
-        if self.asleep_since == 0 {
-            self.asleep_since = Clock::Monotonic.now();
-        }
-    }
-
-    /// Whether the thread was asleep, and did not just find something there already.
-    pub(super) fn has_slept(&self) -> bool {
-        self.asleep_since != 0 && Clock::Monotonic.now().saturating_sub(self.asleep_since) > MOMENT
-    }
-}
-
-/// More than a wait takes that finds something at once, less than a nap that another
-/// thread can have seen, ns.
-const MOMENT: u64 = 300_000;
-
 /// Waits as `patience` allows and hands out events, up to where the thread has to sleep.
 pub(super) fn collect(
     kqueue: &Arc<Kqueue>,
@@ -119,6 +45,7 @@ pub(super) fn collect(
 ) -> Result<Step> {
     signals::begin(&mut state.queue);
     file::look_at_ends(&mut state.queue);
+    round.looks_first = round.is_patient() && looks_first(&mut state);
     go_on(kqueue, state, number, found, out, round, None)
 }
 
@@ -150,6 +77,8 @@ pub(super) fn give_up(kqueue: &Arc<Kqueue>, number: RawFd, found: &Events) {
     kqueue.leave(state, number, Call::Wait);
 }
 
+/// Inlined, as is [`take_up`]: handing on what one call works with is dearer than the work.
+#[inline(always)]
 fn go_on(
     kqueue: &Arc<Kqueue>,
     mut state: Locked<'_>,
@@ -166,19 +95,20 @@ fn go_on(
                 state.queue.scan = state.queue.scan.wrapping_add(1);
                 round.look_at_the_clock();
                 signals::gather(&mut state.queue);
-                if state.queue.knotes.ready() == 0 && !round.is_over() {
+                if state.queue.knotes.ready() == 0 && round.sleeps() {
                     signals::before_sleep(&mut state.queue);
-                }
-                if state.queue.knotes.ready() == 0 && !round.is_over() {
-                    round.asked = most(out.room());
-                    let looked = super::readable::before_sleep(kqueue, &mut state, number);
-                    if looked == Some(false) {
-                        break Ok(Step::Nothing);
+                    if state.queue.knotes.ready() == 0 {
+                        round.asked = most(out.room());
+                        let looked = super::readable::before_sleep(kqueue, &mut state, number);
+                        if looked == Some(false) {
+                            break Ok(Step::Nothing);
+                        }
+                        fall_asleep(&mut state);
+                        return Ok(Step::Sleep { looked: looked.is_some() });
                     }
-                    fall_asleep(&mut state);
-                    return Ok(Step::Sleep { looked: looked.is_some() });
                 }
-                round.asked = wanted(&state.queue, out.room());
+                let room = out.room();
+                round.asked = if state.queue.knotes.ready() > 0 { wanted(&state.queue, room) } else { most(room) };
                 kqueue.epoll.look(found, round.asked)
             }
         };
@@ -195,10 +125,18 @@ fn go_on(
             }
             other => other,
         };
-        if let Err(errno) = waited.and_then(|()| take_up(kqueue, &mut state, found, out.room(), round)) {
+        let taken = match waited {
+            Ok(()) => take_up(kqueue, &mut state, found, out.room(), round),
+            Err(errno) => Err(errno),
+        };
+        if let Err(errno) = taken {
             break Err(if kqueue.is_closed() { Errno::EBADF } else { errno });
         }
-        match hand_out_all(kqueue, &mut state, found, out, round) {
+        let handed_out = hand_out_all(kqueue, &mut state, found, out, round);
+        if core::mem::take(&mut round.looks_first) {
+            state.hunch.learn(out.len() > 0);
+        }
+        match handed_out {
             Ok(()) if out.len() == 0 && round.interrupted => break Err(Errno::EINTR),
             Ok(()) if out.len() == 0 && !round.is_over() => {}
             Ok(()) if out.len() == 0 => break Ok(Step::Nothing),
@@ -206,7 +144,7 @@ fn go_on(
             Err(errno) => break Err(errno),
         }
     };
-    let habit = if matches!(round.patience, Patience::None) { Call::Poll } else { Call::Wait };
+    let habit = if round.is_patient() { Call::Wait } else { Call::Poll };
     let call = if round.level || round.more { Call::StillPending(habit.into()) } else { habit };
     if out.len() == 0 && matches!(call, Call::Poll) {
         kqueue.leave(state, number, Call::FoundNothing);
@@ -216,10 +154,17 @@ fn go_on(
     result
 }
 
+/// Whether to look before a sleep. Only where nobody else waits, whom the lock would hold up,
+/// and where the monitor does not watch, which a sleep would put an end to.
+fn looks_first(state: &mut State) -> bool {
+    let alone = state.sleepers == 0 && state.readable.mark == Mark::Off;
+    alone && state.queue.knotes.ready() == 0 && state.hunch.looks()
+}
+
 /// How many events to ask epoll for when there is `room`: one more, which tells that there
 /// are more.
 pub(super) fn most(room: usize) -> usize {
-    room.saturating_add(1).min(BATCH)
+    room.min(BATCH - 1) + 1
 }
 
 /// The same beside what is on the ready list already. That is taken into account only where
@@ -228,11 +173,10 @@ pub(super) fn most(room: usize) -> usize {
 /// epoll, and an event that adds up would go out in part. With room for one event it is
 /// always a stale one, and only asking whether the kqueue is closed would come on top.
 fn wanted(queue: &Queue, room: usize) -> usize {
-    let ready = queue.knotes.ready();
-    if ready == 0 || room == 1 || !next(queue, room).all(filter::fd::is_told_by_epoll) {
+    if room == 1 || !next(queue, room).all(filter::fd::is_told_by_epoll) {
         return most(room);
     }
-    most(room.saturating_sub(ready))
+    most(room.saturating_sub(queue.knotes.ready()))
 }
 
 /// The knotes on the ready list that there is `room` for.
@@ -249,6 +193,7 @@ fn fall_asleep(state: &mut State) {
 }
 
 /// Takes up what a wait has found.
+#[inline(always)]
 fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: usize, round: &mut Round) -> Result<()> {
     if kqueue.is_closed() {
         return Err(Errno::EBADF);
@@ -258,14 +203,8 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     if round.is_over() && state.queue.knotes.ready() == 0 {
         inodes::catch_up(&mut state.queue);
     }
-    if falls_short(&state.queue, room, round) {
-        round.asked = most(room.saturating_sub(state.queue.knotes.ready()));
-        kqueue.epoll.look(found, round.asked)?;
-        absorb(kqueue, state, found)?;
-        round.more = found.len() == round.asked;
-    }
-    let more = round.more && edge_waits(&state.queue, room) || falls_short(&state.queue, room, round);
-    if more || signals::take_echo(&mut state.queue) {
+    let all = round.more && take_more(kqueue, state, found, room, round)?;
+    if all || signals::take_echo(&mut state.queue) {
         take_all(kqueue, state, found, round)?;
     }
     // A close may be hidden behind events there was no room for.
@@ -274,6 +213,25 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
         return Err(Errno::EBADF);
     }
     Ok(())
+}
+
+/// epoll may have more: waits again where the first wait fell short. True: all that there is
+/// has to be taken.
+#[inline(never)]
+fn take_more(
+    kqueue: &Arc<Kqueue>,
+    state: &mut State,
+    found: &mut Events,
+    room: usize,
+    round: &mut Round,
+) -> Result<bool> {
+    if falls_short(&state.queue, room, round) {
+        round.asked = most(room.saturating_sub(state.queue.knotes.ready()));
+        kqueue.epoll.look(found, round.asked)?;
+        absorb(kqueue, state, found)?;
+        round.more = found.len() == round.asked;
+    }
+    Ok(round.more && edge_waits(&state.queue, room) || falls_short(&state.queue, room, round))
 }
 
 /// Whether one of the next `room` ready knotes is an edge of an earlier scan, or the news of
@@ -306,6 +264,10 @@ fn take_all(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, round: 
 /// closed the kqueue.
 fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()> {
     for (token, mask) in events.iter() {
+        if token & token::SOURCE == 0 {
+            filter::fd::report(&mut state.queue, token, 0, mask);
+            continue;
+        }
         match token {
             token::SENTINEL => {
                 kqueue.end();
@@ -324,8 +286,7 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             token::SIGNALS => signals::take(&mut state.queue),
             token::PROCESSES => processes::collect(&mut state.queue),
             token if token & token::KNOTE == token::KNOTE => state.queue.reported(token & !token::KNOTE),
-            token if token & token::SOURCE != 0 => absorb_set(&mut state.queue, token - token::SETS),
-            token => filter::fd::report(&mut state.queue, token, 0, mask),
+            token => absorb_set(&mut state.queue, token - token::SETS),
         }
     }
     if state.queue.fds.orphaned {
@@ -364,8 +325,7 @@ fn absorb_set(queue: &mut Queue, set: u64) {
 }
 
 /// Hands out what is ready, and fetches more from epoll for as long as there is room and
-/// epoll has more. Level entries come again and again, in turn: after as many batches as
-/// repeat what was on the ready list before, one that brings no new event is the last.
+/// epoll has more.
 fn hand_out_all(
     kqueue: &Arc<Kqueue>,
     state: &mut State,
@@ -373,104 +333,37 @@ fn hand_out_all(
     out: &mut Output<Kevent>,
     round: &mut Round,
 ) -> Result<()> {
-    let repeats = state.queue.knotes.ready().div_ceil(BATCH).max(1);
-    let mut fruitless = 0;
-    loop {
-        let before = out.len();
-        if let Err(errno) = hand_out(&mut state.queue, out, &mut round.level) {
-            return if out.len() > 0 { Ok(()) } else { Err(errno) };
-        }
-        fruitless = if out.len() > before { 0 } else { fruitless + 1 };
-        let enough = if out.len() > 0 { repeats } else { LOOKS };
-        if !round.more || out.room() == 0 || fruitless >= enough {
-            return Ok(());
-        }
+    let ready = state.queue.knotes.ready();
+    hand_out(&mut state.queue, out, &mut round.level)?;
+    if round.more { hand_out_more(kqueue, state, found, out, round, ready) } else { Ok(()) }
+}
+
+/// Level entries come again and again, in turn: after as many batches as repeat what was
+/// `ready` before, one that brings no new event is the last.
+#[inline(never)]
+fn hand_out_more(
+    kqueue: &Arc<Kqueue>,
+    state: &mut State,
+    found: &mut Events,
+    out: &mut Output<Kevent>,
+    round: &mut Round,
+    ready: usize,
+) -> Result<()> {
+    let repeats = ready.div_ceil(BATCH).max(1);
+    let mut fruitless = usize::from(out.len() == 0);
+    while round.more && out.room() > 0 && fruitless < if out.len() > 0 { repeats } else { LOOKS } {
         let max = most(out.room());
         if kqueue.epoll.look(found, max).is_err() {
-            return Ok(());
+            break;
         }
         round.more = found.len() == max;
         if absorb(kqueue, state, found).is_err() {
             // The events at hand were there before the close.
-            return Ok(());
+            break;
         }
-    }
-}
-
-/// One pass over the ready list, up to where its tail is now.
-fn hand_out(queue: &mut Queue, out: &mut Output<Kevent>, level: &mut bool) -> Result<()> {
-    let mut left = queue.knotes.ready();
-    while left > 0 && out.room() > 0 {
-        let Some(slot) = queue.knotes.front() else { break };
-        left -= 1;
-        let name = queue.knotes.name(slot);
-        queue.knotes.dequeue(slot);
-        if queue.knotes[slot].seen == queue.scan {
-            // Handed out in this call already.
-            if !filter::fd::is_told_again(&queue.knotes[slot]) {
-                queue.knotes.requeue(slot);
-            }
-            continue;
-        }
-        match filter::ops(queue.knotes[slot].row).deliver(queue, slot) {
-            Outcome::Gone => forget(queue, slot, name),
-            Outcome::Over => drop_knote(queue, slot),
-            Outcome::NotReady if !queue.knotes[slot].has(state::FORCED) => {}
-            Outcome::NotReady => emit(queue, slot, Facts::default(), out, level)?,
-            Outcome::Ready(facts) => emit(queue, slot, facts, out, level)?,
-        }
-    }
-    Ok(())
-}
-
-/// Drops all knotes on the descriptor of a knote whose file is gone.
-fn forget(queue: &mut Queue, slot: Slot, name: u64) {
-    if queue.knotes.resolve(name) != Some(slot) {
-        return;
-    }
-    if let Ok(fd) = filter::descriptor(queue.knotes[slot].ident) {
-        queue.forget(fd);
-    }
-}
-
-fn drop_knote(queue: &mut Queue, slot: Slot) {
-    let _ = filter::ops(queue.knotes[slot].row).detach(queue, slot);
-    queue.remove(slot);
-}
-
-/// Writes one event and does what the knote's flags say.
-fn emit(queue: &mut Queue, slot: Slot, facts: Facts, out: &mut Output<Kevent>, level: &mut bool) -> Result<()> {
-    let knote = &queue.knotes[slot];
-    let flags = knote.flags | if facts.last { EV_ONESHOT } else { 0 };
-    let ops = filter::ops(knote.row);
-    let event = Kevent {
-        ident: knote.ident,
-        filter: knote.filter,
-        flags: flags | if facts.eof { EV_EOF } else { 0 },
-        fflags: facts.fflags,
-        data: facts.data,
-        udata: facts.udata.unwrap_or(knote.udata) as *mut core::ffi::c_void,
-    };
-    if let Err(errno) = out.push(event) {
-        queue.knotes.requeue(slot);
-        return Err(errno);
-    }
-    debug::trace("kevent", format_args!("event {}", Named(&event)));
-    queue.knotes[slot].seen = queue.scan;
-    if flags & EV_ONESHOT != 0 {
-        ops.settle(queue, slot, Fate::Spent);
-        queue.remove(slot);
-    } else if flags & EV_DISPATCH != 0 {
-        queue.knotes[slot].state &= !state::ENABLED;
-        ops.settle(queue, slot, Fate::Dispatched);
-    } else if flags & EV_CLEAR != 0 {
-        ops.settle(queue, slot, Fate::Cleared);
-    } else {
-        *level = true;
-        ops.settle(queue, slot, Fate::Stays);
-        if facts.again {
-            queue.knotes.requeue(slot);
-        }
+        let before = out.len();
+        hand_out(&mut state.queue, out, &mut round.level)?;
+        fruitless = if out.len() > before { 0 } else { fruitless + 1 };
     }
     Ok(())
 }

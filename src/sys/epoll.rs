@@ -5,7 +5,7 @@
 use super::fd::Fd;
 use super::fork::PerProcess;
 use super::sleep::{self, Nap};
-use super::{count, number, retry, zero};
+use super::{number, raw, retry, zero};
 use crate::errno::Result;
 use crate::sync::Mutex;
 use core::mem::MaybeUninit;
@@ -170,13 +170,11 @@ impl Epoll {
 
     /// What is ready now, `max` events at most. Never sleeps, and is no cancellation point.
     pub(crate) fn look(&self, events: &mut Events, max: usize) -> Result<()> {
-        let (epoll, max) = (c_long::from(self.as_raw_fd()), max.clamp(1, BATCH) as c_long);
-        let (now, no_mask, mask_size): (c_long, c_long, c_long) = (0, 0, 8);
-        let buf = events.buf.as_mut_ptr();
-        // SAFETY: the buffer holds BATCH >= max entries. syscall(2) is variadic and the
-        // kernel reads whole registers: every argument has a register's width.
-        let look = || unsafe { libc::syscall(libc::SYS_epoll_pwait, epoll, buf, max, now, no_mask, mask_size) };
-        let got = retry(|| count(look()));
+        let (epoll, max) = (self.as_raw_fd().into(), max.clamp(1, BATCH) as c_long);
+        let (now, no_mask, mask_size) = (0, 0, 8);
+        let arguments = [epoll, events.buf.as_mut_ptr() as c_long, max, now, no_mask, mask_size];
+        // SAFETY: the buffer holds BATCH >= max entries.
+        let got = retry(|| unsafe { raw::call(libc::SYS_epoll_pwait, arguments) });
         events.len = got.unwrap_or(0);
         got.map(|_| ())
     }

@@ -6,6 +6,7 @@
 use super::{ask_twice, number, raw, zero};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
+use libc::c_long;
 use std::ffi::{CStr, CString, OsString};
 use std::os::fd::RawFd;
 
@@ -169,21 +170,25 @@ pub(crate) fn offset(fd: RawFd) -> Result<i64> {
     if offset == -1 { Err(Errno::last()) } else { Ok(offset) }
 }
 
+/// ioctl(2) of a request that asks for one int, which is a count.
+#[inline]
+fn ioctl_count(fd: RawFd, request: libc::Ioctl) -> Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    let arguments = [fd.into(), request as c_long, &raw mut bytes as c_long, 0, 0, 0];
+    // SAFETY: the callers' requests write one int.
+    unsafe { raw::call(libc::SYS_ioctl, arguments) }?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// ioctl(FIONREAD): bytes ready to be read. EBADF; EINVAL on a listening socket;
 /// ENOTTY where the object has no such count.
 pub(crate) fn readable_bytes(fd: RawFd) -> Result<usize> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: FIONREAD writes one int.
-    number(unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut bytes) })?;
-    Ok(usize::try_from(bytes).unwrap_or(0))
+    ioctl_count(fd, libc::FIONREAD)
 }
 
 /// ioctl(TIOCOUTQ), SIOCOUTQ on sockets: bytes written and not yet gone. EBADF; ENOTTY.
 pub(crate) fn unsent_bytes(fd: RawFd) -> Result<usize> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: TIOCOUTQ writes one int.
-    number(unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) })?;
-    Ok(usize::try_from(bytes).unwrap_or(0))
+    ioctl_count(fd, libc::TIOCOUTQ)
 }
 
 /// fcntl(F_GETPIPE_SZ): capacity of a pipe in bytes.

@@ -1,17 +1,15 @@
 //! Copying to and from the program's memory as a kernel does: a bad pointer is EFAULT
 //! and no crash.
 //!
-//! The first touch of a page goes through process_vm_readv(2) on ourselves, which
-//! reports a bad address instead of faulting. Pages that once were good are remembered
-//! by each thread and from then on copied directly, so that a loop with the same arrays
-//! pays nothing. A program that unmaps a page and passes it again faults, as it would in
+//! Before the first touch of a page process_vm_readv(2) on ourselves tells of a bad address,
+//! where the touch would fault. Pages that once were good are remembered by each thread and
+//! not asked about again, so that a loop with the same arrays pays nothing. A program that unmaps a page and passes it again faults, as it would in
 //! any library call.
 
 #![allow(unsafe_code)]
 
 use crate::errno::{Errno, Result};
 use core::cell::Cell;
-use core::mem::MaybeUninit;
 
 /// The smallest page of any Linux.
 const PAGE: usize = 4096;
@@ -56,58 +54,43 @@ fn pages(address: usize, len: usize) -> (usize, usize) {
     (address / PAGE, address.wrapping_add(len - 1) / PAGE)
 }
 
-/// Has the kernel copy `len` bytes; EFAULT if either side is bad. Where the call is
-/// not allowed (seccomp) the pointers are taken as good.
-fn kernel_copy(to: usize, from: usize, len: usize) -> Result<bool> {
-    let local = libc::iovec { iov_base: to as *mut libc::c_void, iov_len: len };
-    let remote = libc::iovec { iov_base: from as *mut libc::c_void, iov_len: len };
+/// The largest structure that a program hands in.
+const LARGEST: usize = 64;
+
+/// Finds out whether `len` bytes at an address the program gave can be read, or written:
+/// then they get what they hold. EFAULT.
+///
+/// # Safety
+/// If the memory is mapped it must be the caller's to read, or to write.
+#[inline(never)]
+unsafe fn probe(access: Access, address: usize, len: usize) -> Result<()> {
+    // SAFETY: the caller's promise.
+    if known(access, address, len) { Ok(()) } else { unsafe { ask(access, address, len) } }
+}
+
+/// The same of the kernel.
+///
+/// # Safety
+/// As for [`probe`].
+#[cold]
+unsafe fn ask(access: Access, address: usize, len: usize) -> Result<()> {
+    let mut scratch = [0u8; LARGEST];
+    let to = match access {
+        Access::Read => scratch.as_mut_ptr() as usize,
+        Access::Write => address,
+    };
+    let local = libc::iovec { iov_base: to as *mut libc::c_void, iov_len: len.min(LARGEST) };
+    let remote = libc::iovec { iov_base: address as *mut libc::c_void, ..local };
     let pid = super::process::pid();
-    // SAFETY: the kernel checks both addresses itself, and the caller owns `to` for `len`
-    // bytes or asks whether it may.
+    // SAFETY: the kernel checks the address itself, and what is there is the caller's.
     let got = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
     match usize::try_from(got) {
-        Ok(n) if n == len => Ok(true),
-        Ok(_) => Err(Errno::EFAULT),
-        Err(_) if Errno::last() == Errno::EFAULT => Err(Errno::EFAULT),
-        Err(_) => Ok(false),
+        Ok(got) if got != local.iov_len => return Err(Errno::EFAULT),
+        Err(_) if Errno::last() == Errno::EFAULT => return Err(Errno::EFAULT),
+        // Where the call is not allowed (seccomp) the pointers are taken as good.
+        _ => {}
     }
-}
-
-/// Reads one `T` from a pointer the program gave. EFAULT.
-///
-/// # Safety
-/// Any bit pattern must be a `T`, and if the address is mapped nobody may write there
-/// during the call.
-pub(crate) unsafe fn copy_in<T: Copy>(from: *const T) -> Result<T> {
-    let mut value = MaybeUninit::<T>::uninit();
-    let (address, len) = (from as usize, size_of::<T>());
-    if !known(Access::Read, address, len) {
-        let copied = kernel_copy(value.as_mut_ptr() as usize, address, len)?;
-        remember(Access::Read, address, len);
-        if copied {
-            // SAFETY: the kernel wrote all bytes.
-            return Ok(unsafe { value.assume_init() });
-        }
-    }
-    // SAFETY: the page is known to be readable; the pointer may be unaligned.
-    Ok(unsafe { from.read_unaligned() })
-}
-
-/// Writes one `T` through a pointer the program gave. EFAULT, and nothing is written.
-///
-/// # Safety
-/// If the address is mapped and writable it must be the caller's to write.
-pub(crate) unsafe fn copy_out<T: Copy>(to: *mut T, value: T) -> Result<()> {
-    let (address, len) = (to as usize, size_of::<T>());
-    if !known(Access::Write, address, len) {
-        let copied = kernel_copy(address, (&raw const value) as usize, len)?;
-        remember(Access::Write, address, len);
-        if copied {
-            return Ok(());
-        }
-    }
-    // SAFETY: the page is known to be writable; the pointer may be unaligned.
-    unsafe { to.write_unaligned(value) };
+    remember(access, address, len);
     Ok(())
 }
 
@@ -120,7 +103,8 @@ pub(crate) struct Input<T> {
 
 impl<T: Copy> Input<T> {
     /// # Safety
-    /// As for [`copy_in`], for `len` items.
+    /// Any bit pattern must be a `T`, and nobody may write to mapped memory of `len` items
+    /// while they are read.
     pub(crate) unsafe fn new(at: *const T, len: usize) -> Input<T> {
         Input { at, len }
     }
@@ -145,18 +129,22 @@ pub(crate) struct Items<T> {
 impl<T: Copy> Iterator for Items<T> {
     type Item = Result<T>;
 
+    #[inline]
     fn next(&mut self) -> Option<Result<T>> {
+        const { assert!(size_of::<T>() <= LARGEST) };
         let Input { at, len } = self.rest;
         self.rest = Input { at: at.wrapping_add(1), len: len.checked_sub(1)? };
         let (first, last) = pages(at as usize, size_of::<T>());
-        if first == self.good && last == self.good {
-            // SAFETY: what `Input::new` was promised; the page was readable in this call.
-            return Some(Ok(unsafe { at.read_unaligned() }));
+        if first != self.good || last != self.good {
+            // SAFETY: what `Input::new` was promised.
+            if let Err(errno) = unsafe { probe(Access::Read, at as usize, size_of::<T>()) } {
+                self.good = NO_PAGE;
+                return Some(Err(errno));
+            }
+            self.good = last;
         }
-        // SAFETY: what `Input::new` was promised; copy_in checks the address.
-        let item = unsafe { copy_in(at) };
-        self.good = if item.is_ok() { last } else { NO_PAGE };
-        Some(item)
+        // SAFETY: what `Input::new` was promised; both pages were readable in this call.
+        Some(Ok(unsafe { at.read_unaligned() }))
     }
 }
 
@@ -172,7 +160,7 @@ pub(crate) struct Output<T> {
 
 impl<T: Copy> Output<T> {
     /// # Safety
-    /// As for [`copy_out`], for `room` items.
+    /// Mapped memory for `room` items must be the caller's to write.
     pub(crate) unsafe fn new(at: *mut T, room: usize) -> Output<T> {
         Output { at, room, len: 0, good: NO_PAGE }
     }
@@ -188,18 +176,19 @@ impl<T: Copy> Output<T> {
     }
 
     /// Adds an item; there must be room. EFAULT.
+    #[inline]
     pub(crate) fn push(&mut self, value: T) -> Result<()> {
+        const { assert!(size_of::<T>() <= LARGEST) };
         debug_assert!(self.len < self.room);
         let to = self.at.wrapping_add(self.len);
         let (first, last) = pages(to as usize, size_of::<T>());
-        if first == self.good && last == self.good {
-            // SAFETY: what `new` was promised; the page was writable in this call.
-            unsafe { to.write_unaligned(value) };
-        } else {
-            // SAFETY: what `new` was promised; copy_out checks the address.
-            unsafe { copy_out(to, value) }?;
+        if first != self.good || last != self.good {
+            // SAFETY: what `new` was promised.
+            unsafe { probe(Access::Write, to as usize, size_of::<T>()) }?;
             self.good = last;
         }
+        // SAFETY: what `new` was promised; both pages were writable in this call.
+        unsafe { to.write_unaligned(value) };
         self.len += 1;
         Ok(())
     }

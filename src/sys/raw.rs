@@ -10,11 +10,48 @@
 #![allow(unsafe_code)]
 
 use super::{clock, count, retry, zero};
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use libc::{c_long, c_void};
 use std::os::fd::RawFd;
+
+/// The system call `number` itself, for the calls that `kevent()` makes most. The value is a
+/// count or the like; errno stays as it is. What takes fewer arguments ignores the rest.
+///
+/// # Safety
+/// As for the call.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn call(number: c_long, arguments: [c_long; 6]) -> Result<usize> {
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    let ret: i64;
+    // SAFETY: the caller's promise. The kernel changes two registers and keeps to itself.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number => ret,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") fourth,
+            in("r8") fifth,
+            in("r9") sixth,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack)
+        );
+    }
+    usize::try_from(ret).map_err(|_| Errno::of_kernel(ret))
+}
+
+/// The same through syscall(2), which sets errno.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) unsafe fn call(number: c_long, arguments: [c_long; 6]) -> Result<usize> {
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    // SAFETY: the caller's promise; every argument has a register's width.
+    count(unsafe { libc::syscall(number, first, second, third, fourth, fifth, sixth) })
+}
 
 /// read(2).
 pub(super) fn read(fd: RawFd, into: &mut [u8]) -> Result<usize> {

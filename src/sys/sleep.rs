@@ -15,6 +15,8 @@
 
 use super::clock;
 use super::epoll::{Events, Patience};
+#[cfg(not(target_arch = "x86_64"))]
+use super::raw;
 use super::signal::Interruptions;
 use crate::errno::{Errno, Result};
 use core::ffi::c_void;
@@ -244,10 +246,10 @@ unsafe extern "C" fn wait_call(
     timeout: c_long,
     number: c_long,
 ) -> Outcome {
-    let (no_mask, mask_size): (c_long, c_long) = (0, 8);
-    // SAFETY: the caller's promise; every argument has a register's width.
-    let ret = unsafe { libc::syscall(number, epoll, events, max, timeout, no_mask, mask_size) };
-    let ret = if ret == -1 { -i64::from(Errno::last().raw()) } else { ret as i64 };
+    let (no_mask, mask_size) = (0, 8);
+    // SAFETY: the caller's promise.
+    let woken = unsafe { raw::call(number, [epoll, events as c_long, max, timeout, no_mask, mask_size]) };
+    let ret = woken.map_or_else(|errno| -i64::from(errno.raw()), |count| count as i64);
     Outcome { ret, disturbed: 1 }
 }
 
