@@ -7,6 +7,7 @@
  * Only calls of the thread that set the marks count.
  */
 #include "harness.h"
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -316,6 +317,48 @@ static void fire_timers(int k)
 static void part_fire_one(void) { fire_timers(1); }
 static void part_fire_ten(void) { fire_timers(10); }
 
+static void part_create(void)
+{
+	int kq[TIMES], i, r;
+	for (r = 0; r <= ROUNDS; r++) {
+		if (r)
+			mark(MARK_BEGIN);
+		for (i = 0; i < TIMES; i++)
+			OK((kq[i] = kqueue()) >= 0);
+		if (r)
+			mark(MARK_END);
+		for (i = 0; i < TIMES; i++)
+			close(kq[i]);
+		libkqueue_drain_pending_close();
+	}
+}
+
+/* A byte written, shown by poll(), collected, read; and there is no other. */
+static void part_polled(void)
+{
+	int kq = kqueue(), p[2], i, r;
+	struct timespec zero = { 0, 0 };
+	struct pollfd shown = { kq, POLLIN, 0 };
+	char c;
+	pair(0, p);
+	set(p[0], EVFILT_READ, EV_ADD, 0, 0);
+	apply(kq);
+	for (r = 0; r <= ROUNDS; r++) {
+		if (r)
+			mark(MARK_BEGIN);
+		for (i = 0; i < TIMES; i++) {
+			EQ(write(p[1], "x", 1), 1);
+			EQ(poll(&shown, 1, 10000), 1);
+			EQ(kevent(kq, NULL, 0, ev, 16, &zero), 1);
+			EQ(read(p[0], &c, 1), 1);
+			EQ(kevent(kq, NULL, 0, ev, 16, &zero), 0);
+		}
+		if (r)
+			mark(MARK_END);
+	}
+	close(kq);
+}
+
 static const struct { const char *name; void (*run)(void); } parts[] = {
 	{ "pipe", part_pipe }, { "socket", part_socket }, { "five_sockets", part_five_sockets },
 	{ "room_for_8_of_64", part_room_for_8_of_64 },
@@ -327,7 +370,8 @@ static const struct { const char *name; void (*run)(void); } parts[] = {
 	{ "oneshot", part_oneshot }, { "dispatch", part_dispatch },
 	{ "trigger", part_trigger }, { "user_collect", part_user_collect },
 	{ "later_timer", part_later_timer }, { "earliest_timer", part_earliest_timer },
-	{ "fire_one", part_fire_one }, { "fire_ten", part_fire_ten } };
+	{ "fire_one", part_fire_one }, { "fire_ten", part_fire_ten },
+	{ "create", part_create }, { "polled", part_polled } };
 
 __attribute__((constructor))
 static void part_start(void)
@@ -459,6 +503,9 @@ CHECK(a_timer_that_is_not_the_earliest_costs_nothing) { COSTS("later_timer", c.t
 CHECK(the_earliest_timer_costs_one_settime) { COSTS("earliest_timer", c.settime == TIMES && c.total == TIMES); }
 CHECK(one_fired_timer_costs_one_wait_and_one_settime) { COSTS("fire_one", c.wait == 1 && c.settime <= 1 && c.total == c.wait + c.settime); }
 CHECK(ten_fired_timers_cost_one_wait_and_one_settime) { COSTS("fire_ten", c.wait == 1 && c.settime <= 1 && c.total == c.wait + c.settime); }
+CHECK(a_new_kqueue_costs_thirteen_calls) { COSTS("create", c.epoll_ctl == 2 * TIMES && c.total - c.lock <= 13 * TIMES); }
+/* Five of these are the program's own, and the library's thread makes five more. */
+CHECK(an_event_that_poll_shows_costs_nine_calls) { COSTS("polled", c.epoll_ctl == TIMES && c.total - c.lock <= 9 * TIMES); }
 
 CHECKS(
 	C(a_ready_pipe_costs_one_wait_and_one_FIONREAD)
@@ -483,4 +530,6 @@ CHECKS(
 	C(the_earliest_timer_costs_one_settime)
 	C(one_fired_timer_costs_one_wait_and_one_settime)
 	C(ten_fired_timers_cost_one_wait_and_one_settime)
+	C(a_new_kqueue_costs_thirteen_calls)
+	C(an_event_that_poll_shows_costs_nine_calls)
 );

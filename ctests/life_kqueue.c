@@ -1,5 +1,6 @@
 /* The kqueue descriptor: what closing, reusing and duplicating its number does. */
 #include "harness.h"
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -483,6 +484,50 @@ CHECK(queues_come_and_go_with_no_room_for_signals)
 	OK(setrlimit(RLIMIT_SIGPENDING, &old) == 0);
 }
 
+/* One letter a step: n nothing is there, s a sleep, t an event, p poll() shows it, c it is collected. */
+static void live(int kq, const char *steps)
+{
+	struct pollfd shown = { kq, POLLIN, 0 };
+	struct kevent ev;
+	for (; *steps; steps++)
+		switch (*steps) {
+		case 'n': NONE(kq); break;
+		case 's': EQ(collect(kq, &ev, 1, 1), 0); break;
+		case 't': EQ(TRIGGER(kq, 1), 0); break;
+		case 'p': EQ(poll(&shown, 1, 10000), 1); break;
+		case 'c': EQ(ONE(kq).ident, 1); break;
+		}
+}
+
+/* Nothing but the library's own thread is left to hear of the close. */
+static void close_is_heard_of_after_any_life(void)
+{
+	static const char *const lives[] = { "", "n", "s", "t", "sn", "st", "stp", "tc", "tcn", "tcs", "tpcn",
+		"tpcs", "tpcntp", "stpcn", "stpcs", "tpcsn", "tpcnst", "tpcntpcntpcs" };
+	size_t i;
+	for (i = 0; i < sizeof lives / sizeof *lives; i++) {
+		int before = count_fds(), kq = kqueue();
+		OK(kq >= 0);
+		EQ(change(kq, 1, EVFILT_USER, EV_ADD | EV_CLEAR, 0, 0, NULL), 0);
+		live(kq, lives[i]);
+		close(kq);
+		UNTIL(count_fds() == before);
+	}
+}
+
+CHECK(a_close_is_heard_of_after_any_life) { close_is_heard_of_after_any_life(); }
+
+CHECK(a_close_is_heard_of_after_any_life_with_no_room_for_signals)
+{
+	struct rlimit none, old;
+	OK(getrlimit(RLIMIT_SIGPENDING, &old) == 0);
+	none = old;
+	none.rlim_cur = 0;
+	OK(setrlimit(RLIMIT_SIGPENDING, &none) == 0);
+	close_is_heard_of_after_any_life();
+	OK(setrlimit(RLIMIT_SIGPENDING, &old) == 0);
+}
+
 CHECK(six_hundred_queues_need_one_thread_and_few_descriptors)
 {
 	static int kq[600];
@@ -533,5 +578,7 @@ CHECKS(
 	C(ten_thousand_queues_come_and_go)
 	C(ten_thousand_queues_come_and_go_with_64_descriptors)
 	C(queues_come_and_go_with_no_room_for_signals)
+	C(a_close_is_heard_of_after_any_life)
+	C(a_close_is_heard_of_after_any_life_with_no_room_for_signals)
 	C(six_hundred_queues_need_one_thread_and_few_descriptors)
 );

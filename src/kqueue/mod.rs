@@ -2,7 +2,8 @@
 //!
 //! * **U**, the descriptor the program holds: the read end of a pipe.
 //! * **L**, the held write end. It stands in E, where its POLLERR wakes every sleeper once
-//!   the last copy of U is closed; and it has the kernel signal the monitor of that.
+//!   the last copy of U is closed, and the monitor as long as that watches E; when it does
+//!   not, L has the kernel signal the monitor, or stands in its epoll (`readable.rs`).
 //! * **E**, the epoll that all knotes on descriptors, the timerfds and L stand in.
 //!
 //! One lock a kqueue, never held over a sleep. Lock order: an outer kqueue, an inner one
@@ -13,7 +14,6 @@
 mod change;
 mod find;
 mod hand_out;
-mod hunch;
 mod monitor;
 mod readable;
 mod round;
@@ -104,7 +104,6 @@ struct State {
     /// Activations of knotes the watchers have been told of.
     told: u32,
     readable: readable::Readable,
-    hunch: hunch::Hunch,
 }
 
 type Locked<'a> = MutexGuard<'a, State>;
@@ -119,10 +118,6 @@ pub(crate) fn create() -> Result<RawFd> {
             // to free it.
             reap();
             process().table.wait_freed_for(Duration::from_millis(100));
-            try_create()
-        }
-        Err(Errno::ESRCH) => {
-            process().monitor.abandon_if_gone();
             try_create()
         }
         other => other,
@@ -151,7 +146,6 @@ fn try_create() -> Result<RawFd> {
         monitor: post.clone(),
         life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
     });
-    kqueue.held.notify(post.tid())?;
     kqueue.epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL)?;
     post.watch(&kqueue.epoll, kqueue.held.as_raw_fd())?;
     let number = pipe::hand_over(user);
@@ -332,13 +326,7 @@ fn call(
 
 impl State {
     fn new(epoll: Arc<Epoll>, waker: Arc<Waker>) -> State {
-        State {
-            queue: Queue::new(epoll, waker, find_inner),
-            sleepers: 0,
-            told: 0,
-            readable: readable::Readable::new(),
-            hunch: hunch::Hunch::new(),
-        }
+        State { queue: Queue::new(epoll, waker, find_inner), sleepers: 0, told: 0, readable: readable::Readable::new() }
     }
 }
 
@@ -399,19 +387,21 @@ impl Kqueue {
     }
 
     /// The end of every call: timers are armed, work that is left is passed on to whoever
-    /// sleeps or watches, and the descriptor shows whether events are pending.
-    fn leave(self: &Arc<Self>, mut state: Locked<'_>, number: RawFd, call: readable::Call) {
+    /// sleeps or watches, and the descriptor shows whether events are pending. True: the
+    /// number was looked at for that, and is the kqueue's.
+    fn leave(self: &Arc<Self>, mut state: Locked<'_>, number: RawFd, call: readable::Call) -> bool {
         state.queue.timers.arm();
         let pass_on = state.queue.knotes.ready() > 0 && state.sleepers > 0;
         state.tell_watchers(self);
         state.dim_if_empty();
-        readable::leave(self, &mut state, number, call);
+        let looked = readable::leave(self, &mut state, number, call);
         self.expect_signals(&mut state);
         drop(state);
         if pass_on {
             // Without the lock: on one core the woken thread would run into it.
             self.waker.wake();
         }
+        looked
     }
 }
 

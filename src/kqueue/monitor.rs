@@ -4,9 +4,9 @@
 //! It is started with the first kqueue of a process, with every signal blocked, and then
 //! sleeps in an epoll of its own that holds: a signalfd for the realtime signal that the
 //! held ends send it (and for SIGIO, which the kernel sends instead when the realtime queue
-//! is full), a timerfd for its ticks, and every kqueue that is armed. A signal is a hint:
-//! what counts is POLLERR at the held end. With no kqueue left it sleeps for good; it is
-//! never joined, and exit does not know it.
+//! is full), a timerfd for its ticks, every kqueue that is armed, and the held ends of those
+//! that have been polled. A signal is a hint: what counts is POLLERR at the held end. With
+//! no kqueue left it sleeps for good; it is never joined, and exit does not know it.
 
 use super::{Kqueue, process, readable};
 use crate::errno::{Errno, Result};
@@ -17,6 +17,7 @@ use crate::sys::eventfd::AlwaysReady;
 use crate::sys::signal::{self, SignalFd};
 use crate::sys::timerfd::TimerFd;
 use crate::sys::{fd, register, thread};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Weak};
 
@@ -54,6 +55,8 @@ impl Handshake {
 /// Where the monitor is reached.
 pub(super) struct Post {
     tid: i32,
+    /// The thread is no more.
+    ended: AtomicBool,
     epoll: Epoll,
     always_ready: Arc<AlwaysReady>,
     clock: TimerFd,
@@ -88,9 +91,7 @@ impl Signals {
 
     fn take(&self) {
         while let Some(held) = self.closed.take() {
-            if let Some(kqueue) = process().table.by_held(held) {
-                kqueue.end_if_closed();
-            }
+            hint(held);
         }
     }
 
@@ -102,21 +103,21 @@ impl Signals {
     }
 }
 
+/// The token of an armed kqueue's epoll.
 fn token(held: RawFd) -> u64 {
     u64::from(held.unsigned_abs())
 }
 
-impl Monitor {
-    /// Gives up a monitor whose thread has ended; the next call starts another.
-    pub(super) fn abandon_if_gone(&self) {
-        self.post.lock().take_if(|post| !thread::is_alive(post.tid));
-    }
+/// With this bit it is that of the held end itself.
+const END: u64 = 1 << 32;
 
+impl Monitor {
     /// The running monitor. EMFILE, ENFILE, ENOMEM: it could not be started; the next call
     /// tries again.
     pub(super) fn ensure(&self) -> Result<Arc<Post>> {
         let mut post = self.post.lock();
-        // One that the program has closed the descriptors of is not to be reached any more.
+        // One that has ended, or that the program has closed the descriptors of, is not to be
+        // reached any more.
         if let Some(post) = post.as_ref().filter(|post| post.is_intact()) {
             return Ok(post.clone());
         }
@@ -149,24 +150,33 @@ fn run() {
     loop {
         match post.epoll.wait(&mut events, Patience::Forever) {
             Ok(()) | Err(Errno::EINTR) => {}
-            Err(_) => return,
+            Err(_) => return post.ended.store(true, Ordering::Relaxed),
         }
         for (token, _) in events.iter() {
             match token {
                 SIGNALS => signals.take(),
                 OVERFLOW => Signals::overflow(),
                 TICKS => post.take_ticks(),
-                held => armed(held),
+                held => told(held),
             }
         }
     }
 }
 
-/// An armed kqueue's epoll has become ready.
-fn armed(held: u64) {
-    let kqueue = RawFd::try_from(held).ok().and_then(|held| process().table.by_held(held));
-    if let Some(kqueue) = kqueue {
+/// An armed kqueue's epoll has become ready, or a held end has lost its other end.
+fn told(token: u64) {
+    let Ok(held) = RawFd::try_from(token & !END) else { return };
+    if token & END != 0 {
+        hint(held);
+    } else if let Some(kqueue) = process().table.by_held(held) {
         readable::epoll_ready(&kqueue);
+    }
+}
+
+/// A kqueue may have been closed.
+fn hint(held: RawFd) {
+    if let Some(kqueue) = process().table.by_held(held) {
+        kqueue.end_if_closed();
     }
 }
 
@@ -181,7 +191,8 @@ impl Post {
         epoll.add(signals.overflow.as_raw_fd(), epoll::IN | epoll::ET, OVERFLOW)?;
         epoll.add(clock.as_raw_fd(), epoll::IN | epoll::ET, TICKS)?;
         epoll::fill_reserve()?;
-        Ok(Post { tid: thread::tid(), epoll, always_ready, clock, ticks: Mutex::default() })
+        let (tid, ended) = (thread::tid(), AtomicBool::new(false));
+        Ok(Post { tid, ended, epoll, always_ready, clock, ticks: Mutex::default() })
     }
 
     /// The thread to signal.
@@ -190,7 +201,7 @@ impl Post {
     }
 
     fn is_intact(&self) -> bool {
-        self.epoll.is_intact() && self.always_ready.is_intact()
+        !self.ended.load(Ordering::Relaxed) && self.epoll.is_intact() && self.always_ready.is_intact()
     }
 
     /// The descriptor whose entry in a kqueue's epoll wakes its sleepers.
@@ -213,6 +224,11 @@ impl Post {
     /// kernel a check of all paths.
     pub(super) fn unwatch(&self, of: &Epoll) {
         let _ = self.epoll.delete(of.as_raw_fd());
+    }
+
+    /// Begins to watch a held end for the close of the other, until it is closed itself.
+    pub(super) fn watch_end(&self, held: RawFd) -> Result<()> {
+        self.epoll.add(held, epoll::ONESHOT, token(held) | END)
     }
 
     /// Ticks for `kqueue` after `span` ns.

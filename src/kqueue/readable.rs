@@ -31,6 +31,18 @@ pub(super) enum Mark {
     Off,
 }
 
+/// How the monitor hears of the kqueue's close.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Notice {
+    /// By E alone, which it watches until the kqueue is first taken from `Armed`.
+    Watch,
+    /// By a signal. That comes for each byte taken out of the pipe as well, so it is for
+    /// kqueues that have never been `Fired`.
+    Signal,
+    /// By L, which stands in its epoll.
+    Entry,
+}
+
 /// What a call was like, for what it says about the program's habits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Call {
@@ -59,6 +71,7 @@ const LONGEST_TICK: u64 = 50_000_000;
 /// How a kqueue stands with its pollers.
 pub(super) struct Readable {
     pub(super) mark: Mark,
+    notice: Notice,
     /// E stands in the monitor's epoll.
     watched: bool,
     /// Counts the calls that collected and left it `Off`.
@@ -73,7 +86,8 @@ pub(super) struct Readable {
 
 impl Readable {
     pub(super) fn new() -> Readable {
-        Readable { mark: Mark::Armed, watched: true, leaves: 0, ticked: 0, ticking: false, tick: TICK }
+        let (mark, notice) = (Mark::Armed, Notice::Watch);
+        Readable { mark, notice, watched: true, leaves: 0, ticked: 0, ticking: false, tick: TICK }
     }
 }
 
@@ -83,7 +97,7 @@ impl Readable {
 pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) -> Option<bool> {
     let named = match state.readable.mark {
         Mark::Off => return None,
-        Mark::Fired => kqueue.held.unmark(number).is_ok(),
+        Mark::Fired => unmark(kqueue, number),
         Mark::Armed => file::inode(number) == Ok(kqueue.held.inode()),
     };
     if named {
@@ -92,7 +106,10 @@ pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) ->
     Some(named)
 }
 
+/// A close that came before the monitor hears of it otherwise is found by the thread that
+/// goes to sleep, or by the tick.
 fn switch_off(kqueue: &Kqueue, state: &mut State) {
+    listen(kqueue, state, Notice::Signal);
     unwatch(kqueue, state);
     state.readable.mark = Mark::Off;
 }
@@ -127,13 +144,32 @@ fn unwatch(kqueue: &Kqueue, state: &mut State) {
     }
 }
 
-fn unmark(kqueue: &Kqueue, number: RawFd) {
-    // If that number has become another file, the pipe is closed or will be looked at
-    // through another of its numbers.
-    let _ = kqueue.held.unmark(number);
+/// Whether `number` was the kqueue's. If it has become another file, the pipe is closed or will
+/// be looked at through another of its numbers.
+fn unmark(kqueue: &Kqueue, number: RawFd) -> bool {
+    kqueue.held.unmark(number).is_ok()
+}
+
+/// Has the monitor hear of the close when it does not watch E, if it can be had as wanted.
+fn listen(kqueue: &Kqueue, state: &mut State, wanted: Notice) {
+    let held = &kqueue.held;
+    let by_signal = || held.notify(kqueue.monitor.tid()).is_ok();
+    let by_entry = || kqueue.monitor.watch_end(held.as_raw_fd()).is_ok();
+    state.readable.notice = match (state.readable.notice, wanted) {
+        (Notice::Watch, Notice::Entry) if by_entry() => Notice::Entry,
+        (Notice::Watch, _) if by_signal() => Notice::Signal,
+        (Notice::Watch, Notice::Signal) if by_entry() => Notice::Entry,
+        (Notice::Signal, Notice::Entry) if by_entry() => {
+            held.hush();
+            Notice::Entry
+        }
+        (as_it_is, _) => as_it_is,
+    };
 }
 
 fn fire(kqueue: &Arc<Kqueue>, state: &mut State) {
+    listen(kqueue, state, Notice::Entry);
+    // A close that came before that shows here.
     if kqueue.held.mark() == Err(Errno::EPIPE) {
         kqueue.end();
     }
@@ -142,6 +178,9 @@ fn fire(kqueue: &Arc<Kqueue>, state: &mut State) {
 
 /// Has the monitor watch, or shows at once what is pending already.
 fn arm(kqueue: &Arc<Kqueue>, state: &mut State) {
+    if kqueue.is_closed() {
+        return;
+    }
     if state.queue.knotes.ready() > 0 {
         return fire(kqueue, state);
     }
@@ -177,11 +216,11 @@ fn watch(kqueue: &Kqueue, state: &mut State) -> Result<()> {
     Ok(())
 }
 
-/// A call is over.
+/// A call is over. True: its number was looked at, and is the kqueue's.
 #[inline(always)]
-pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Call) {
+pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Call) -> bool {
     if state.sleepers > 0 {
-        return;
+        return false;
     }
     let ready = state.queue.knotes.ready() > 0;
     match state.readable.mark {
@@ -194,27 +233,31 @@ pub(super) fn leave(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call
         Mark::Armed if ready => fire(kqueue, state),
         Mark::Armed if !state.readable.watched => arm(kqueue, state),
         Mark::Armed => {}
-        Mark::Fired => leave_fired(kqueue, state, number, call, ready),
+        Mark::Fired => return leave_fired(kqueue, state, number, call, ready),
     }
+    false
 }
 
-fn leave_fired(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Call, ready: bool) {
+fn leave_fired(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Call, ready: bool) -> bool {
     match call {
         // Only an exact look tells whether a change took away the last pending event.
         Call::Change if !ready => clear_if_empty(kqueue, state, number),
         Call::Change | Call::StillPending(_) => {}
         _ if ready => {}
         Call::Wait => {
-            unmark(kqueue, number);
+            let named = unmark(kqueue, number);
             switch_off(kqueue, state);
             left(kqueue, state);
+            return named;
         }
         Call::Poll | Call::FoundNothing => {
-            unmark(kqueue, number);
+            let named = unmark(kqueue, number);
             state.readable.tick = TICK;
             arm(kqueue, state);
+            return named;
         }
     }
+    false
 }
 
 /// Looks what is pending, on behalf of those who only see the descriptor or its epoll.

@@ -56,8 +56,6 @@ pub(crate) struct Round {
     /// A handler of the program's ran in the sleep that is just over: without an event that
     /// is EINTR.
     pub(super) interrupted: bool,
-    /// The wait at hand is a look before a sleep.
-    pub(super) looks_first: bool,
 }
 
 /// More than a wait takes that finds something at once, less than a nap that another
@@ -75,7 +73,6 @@ impl Round {
             more: false,
             level: false,
             interrupted: false,
-            looks_first: false,
         }
     }
 
@@ -83,9 +80,6 @@ impl Round {
     /// The time begins with the first wait that may take some.
     pub(super) fn look_at_the_clock(&mut self) {
         let Patience::Nanos(ns) = self.patience else { return };
-        if self.looks_first {
-            return;
-        }
         let now = Clock::Monotonic.now();
         if self.deadline == 0 {
             self.deadline = now.saturating_add(ns);
@@ -104,11 +98,6 @@ impl Round {
     /// Whether the wait at hand is the last, and none to sleep in.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.left, Patience::None)
-    }
-
-    /// Whether the wait at hand is one to sleep in.
-    pub(super) fn sleeps(&self) -> bool {
-        !self.is_over() && !self.looks_first
     }
 
     /// How long the thread may sleep.

@@ -34,9 +34,16 @@ pub(crate) struct Table<T> {
     leaves: [OnceBox<Leaf<T>>; LEAVES],
     high: Mutex<BTreeMap<RawFd, Arc<T>>>,
     live: Mutex<BTreeMap<RawFd, Arc<T>>>,
-    /// Kqueues that are closed and not yet freed.
-    closing: Mutex<usize>,
+    closing: Mutex<Closing>,
     all_freed: Condvar,
+}
+
+#[derive(Default)]
+struct Closing {
+    /// Kqueues that are closed and not yet freed.
+    kqueues: usize,
+    /// Threads that wait for that. A wake-up for nobody is a system call, too.
+    waiting: usize,
 }
 
 impl<T> Default for Table<T> {
@@ -99,7 +106,7 @@ impl<T> Table<T> {
     pub(crate) fn note(&self, held: RawFd, kqueue: Arc<T>) -> Option<Arc<T>> {
         let lost = self.live.lock().insert(held, kqueue);
         if lost.is_some() {
-            *self.closing.lock() += 1;
+            self.closing.lock().kqueues += 1;
         }
         lost
     }
@@ -126,7 +133,7 @@ impl<T> Table<T> {
         let same = live.get(&held).is_some_and(|there| Arc::ptr_eq(there, kqueue));
         if same {
             live.remove(&held);
-            *self.closing.lock() += 1;
+            self.closing.lock().kqueues += 1;
         }
         same
     }
@@ -134,8 +141,8 @@ impl<T> Table<T> {
     /// A retired kqueue has been freed.
     pub(crate) fn freed(&self) {
         let mut closing = self.closing.lock();
-        *closing = closing.saturating_sub(1);
-        if *closing == 0 {
+        closing.kqueues = closing.kqueues.saturating_sub(1);
+        if closing.kqueues == 0 && closing.waiting > 0 {
             self.all_freed.notify_all();
         }
     }
@@ -143,17 +150,21 @@ impl<T> Table<T> {
     /// Waits until no kqueue is closing.
     pub(crate) fn wait_freed(&self) {
         let mut closing = self.closing.lock();
-        while *closing > 0 {
+        closing.waiting += 1;
+        while closing.kqueues > 0 {
             closing = self.all_freed.wait(closing);
         }
+        closing.waiting -= 1;
     }
 
     /// The same, for as long as `time` at most, or a spurious wake-up.
     pub(crate) fn wait_freed_for(&self, time: Duration) {
-        let closing = self.closing.lock();
-        if *closing > 0 {
-            drop(self.all_freed.wait_for(closing, time));
+        let mut closing = self.closing.lock();
+        closing.waiting += 1;
+        if closing.kqueues > 0 {
+            closing = self.all_freed.wait_for(closing, time);
         }
+        closing.waiting -= 1;
     }
 }
 

@@ -10,7 +10,7 @@
 //! the next call and costs two system calls to ask anew, so that call takes as many fewer.
 
 use super::hand_out::{drop_knote, forget, hand_out};
-use super::readable::{Call, Mark};
+use super::readable::Call;
 use super::round::Round;
 use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, Kevent};
@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub(super) enum Step {
     /// Over, with so many events handed out.
     Done(usize),
-    /// Over: there was nothing.
+    /// Over: there was nothing, and the number was not looked at.
     Nothing,
     /// The thread has to sleep as [`Round::left`] says, and then [`wake_up`]. The number was
     /// looked at, and is the kqueue's.
@@ -45,7 +45,6 @@ pub(super) fn collect(
 ) -> Result<Step> {
     signals::begin(&mut state.queue);
     file::look_at_ends(&mut state.queue);
-    round.looks_first = round.is_patient() && looks_first(&mut state);
     go_on(kqueue, state, number, found, out, round, None)
 }
 
@@ -95,7 +94,7 @@ fn go_on(
                 state.queue.scan = state.queue.scan.wrapping_add(1);
                 round.look_at_the_clock();
                 signals::gather(&mut state.queue);
-                if state.queue.knotes.ready() == 0 && round.sleeps() {
+                if state.queue.knotes.ready() == 0 && !round.is_over() {
                     signals::before_sleep(&mut state.queue);
                     if state.queue.knotes.ready() == 0 {
                         round.asked = most(out.room());
@@ -132,11 +131,7 @@ fn go_on(
         if let Err(errno) = taken {
             break Err(if kqueue.is_closed() { Errno::EBADF } else { errno });
         }
-        let handed_out = hand_out_all(kqueue, &mut state, found, out, round);
-        if core::mem::take(&mut round.looks_first) {
-            state.hunch.learn(out.len() > 0);
-        }
-        match handed_out {
+        match hand_out_all(kqueue, &mut state, found, out, round) {
             Ok(()) if out.len() == 0 && round.interrupted => break Err(Errno::EINTR),
             Ok(()) if out.len() == 0 && !round.is_over() => {}
             Ok(()) if out.len() == 0 => break Ok(Step::Nothing),
@@ -146,19 +141,11 @@ fn go_on(
     };
     let habit = if round.is_patient() { Call::Wait } else { Call::Poll };
     let call = if round.level || round.more { Call::StillPending(habit.into()) } else { habit };
-    if out.len() == 0 && matches!(call, Call::Poll) {
-        kqueue.leave(state, number, Call::FoundNothing);
-    } else {
-        kqueue.leave(state, number, call);
+    let call = if out.len() == 0 && matches!(call, Call::Poll) { Call::FoundNothing } else { call };
+    match (result, kqueue.leave(state, number, call)) {
+        (Ok(Step::Nothing), true) => Ok(Step::Done(0)),
+        (result, _) => result,
     }
-    result
-}
-
-/// Whether to look before a sleep. Only where nobody else waits, whom the lock would hold up,
-/// and where the monitor does not watch, which a sleep would put an end to.
-fn looks_first(state: &mut State) -> bool {
-    let alone = state.sleepers == 0 && state.readable.mark == Mark::Off;
-    alone && state.queue.knotes.ready() == 0 && state.hunch.looks()
 }
 
 /// How many events to ask epoll for when there is `room`: one more, which tells that there

@@ -6,14 +6,11 @@
 
 #![allow(unsafe_code)]
 
-use super::register::{self, Note};
+use super::register::{self, FLOOR, Note};
 pub(crate) use super::register::{creating, generation};
 use super::{ask_twice, number, raw};
 use crate::errno::Result;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-
-/// Where the library's own descriptors start, if the process' limit lets them.
-const FLOOR: RawFd = 256;
 
 /// A descriptor of the library's own.
 pub(crate) struct Fd {

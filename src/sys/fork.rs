@@ -9,29 +9,39 @@
 
 use super::{hook, register};
 use crate::errno::{Errno, Result};
+use crate::sync::Mutex;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;
 
-/// The locks between `prepare` and its counterpart.
-struct Held(UnsafeCell<Option<(hook::ForkGuard, register::ForkGuards)>>);
+/// What forks write, and every new descriptor, on one page: after a fork the first write to a
+/// page costs parent and child a fault each, as much as a dozen of small system calls.
+#[repr(align(4096))]
+pub(super) struct Page {
+    pub(super) register: register::Head,
+    /// Held while signals are hooked and unhooked.
+    pub(super) signals: Mutex<()>,
+    /// The locks between `prepare` and its counterpart.
+    held: UnsafeCell<Option<(hook::ForkGuard, register::ForkGuards)>>,
+}
 
-// SAFETY: only touched by the thread that holds the lock whose guard is inside.
-unsafe impl Sync for Held {}
+// SAFETY: the cell is only touched by the thread that holds the locks whose guards are inside.
+unsafe impl Sync for Page {}
 
-static HELD: Held = Held(UnsafeCell::new(None));
+pub(super) static PAGE: Page =
+    Page { register: register::Head::new(), signals: Mutex::new(()), held: UnsafeCell::new(None) };
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn prepare() {
     // In this order: no signal is watched while a descriptor is made.
     let guards = (hook::ForkGuard::lock(), register::lock_for_fork());
     // SAFETY: we hold the locks that guard this cell.
-    unsafe { *HELD.0.get() = Some(guards) };
+    unsafe { *PAGE.held.get() = Some(guards) };
 }
 
 extern "C" fn parent() {
     // SAFETY: `prepare` ran in this thread, which still holds the locks.
-    if let Some((signals, descriptors)) = unsafe { (*HELD.0.get()).take() } {
+    if let Some((signals, descriptors)) = unsafe { (*PAGE.held.get()).take() } {
         drop(descriptors);
         signals.unlock();
     }

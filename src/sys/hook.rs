@@ -89,7 +89,10 @@ static SIGNALS: [Signal; HIGHEST] = [const {
     }
 }; HIGHEST];
 
-static LOCK: Mutex<()> = Mutex::new(());
+static LOCK: &Mutex<()> = &super::fork::PAGE.signals;
+
+/// Some knote has watched a signal.
+static USED: AtomicBool = AtomicBool::new(false);
 
 /// The program's calls of sigaction() have come to ours: it stands before libc's.
 static IN_FRONT: AtomicBool = AtomicBool::new(false);
@@ -330,6 +333,7 @@ fn hook(signal: c_int) {
 pub(crate) fn watch(signal: c_int) {
     let Some(own) = of(signal) else { return };
     with_lock(|| {
+        USED.store(true, Ordering::Relaxed);
         own.known.store(true, Ordering::SeqCst);
         own.watches.fetch_add(1, Ordering::SeqCst);
         hook(signal);
@@ -486,6 +490,10 @@ impl ForkGuard {
 pub(super) fn reset_in_child() {
     bells::reset_in_child();
     TID.set(0);
+    // To look at them all brings two pages into the child.
+    if !USED.load(Ordering::Relaxed) {
+        return;
+    }
     for signal in 1..=64 {
         if of(signal).is_some_and(|own| own.watches.swap(0, Ordering::SeqCst) > 0) {
             unhook(signal);

@@ -2,7 +2,8 @@
 //!
 //! The kernel tells of the last reader's close in two ways: POLLERR on the write end,
 //! and, through F_SETSIG and F_SETOWN_EX, a realtime signal to one thread. It also
-//! sends the signal whenever a byte is read, so a signal is a hint and POLLERR the truth.
+//! sends the signal whenever a byte is read, so a signal is a hint and POLLERR the truth,
+//! and pipes that bytes go through do without it.
 //! A byte in the pipe makes the kqueue readable for poll(2).
 
 #![allow(unsafe_code)]
@@ -60,14 +61,27 @@ impl Held {
     }
 
     /// Has the kernel send our signal, which every descriptor of ours bears as its mark, to
-    /// thread `tid` when the far end is closed.
+    /// thread `tid` when the far end is closed. EBADF: the program has closed the held end.
     pub(crate) fn notify(&self, tid: libc::pid_t) -> Result<()> {
-        let fd = self.fd.as_raw_fd();
+        if !self.is_intact() {
+            return Err(Errno::EBADF);
+        }
         let owner = OwnerEx { kind: F_OWNER_TID, pid: tid };
         // SAFETY: `owner` is laid out as the kernel's f_owner_ex and read only.
-        zero(unsafe { libc::fcntl(fd, F_SETOWN_EX, &raw const owner) })?;
+        zero(unsafe { libc::fcntl(self.as_raw_fd(), F_SETOWN_EX, &raw const owner) })?;
+        self.set_flags(libc::O_ASYNC)
+    }
+
+    /// Has it send no more.
+    pub(crate) fn hush(&self) {
+        if self.is_intact() {
+            let _ = self.set_flags(0);
+        }
+    }
+
+    fn set_flags(&self, more: libc::c_int) -> Result<()> {
         // SAFETY: takes an int.
-        zero(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_WRONLY | libc::O_NONBLOCK | libc::O_ASYNC) })
+        zero(unsafe { libc::fcntl(self.as_raw_fd(), libc::F_SETFL, libc::O_WRONLY | libc::O_NONBLOCK | more) })
     }
 
     /// Whether every copy of the program's end is closed.

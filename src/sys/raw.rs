@@ -13,6 +13,7 @@ use super::{clock, count, retry, zero};
 use crate::errno::{Errno, Result};
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
+use core::ops::Range;
 use libc::{c_long, c_void};
 use std::os::fd::RawFd;
 
@@ -70,6 +71,15 @@ pub(super) fn close(fd: RawFd) {
     // SAFETY: touches no memory. That the number may be closed is the caller's affair, as
     // with any descriptor.
     unsafe { libc::syscall(libc::SYS_close, c_long::from(fd)) };
+}
+
+/// close_range(2), or close(2) for each number where that is missing.
+pub(super) fn close_range(fds: Range<RawFd>) {
+    let (first, last, no_flags) = (c_long::from(fds.start), c_long::from(fds.end) - 1, c_long::from(0));
+    // SAFETY: touches no memory, and as with close.
+    if fds.len() < 2 || unsafe { libc::syscall(libc::SYS_close_range, first, last, no_flags) } != 0 {
+        fds.for_each(close);
+    }
 }
 
 /// poll(2) without waiting.

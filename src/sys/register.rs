@@ -10,10 +10,10 @@
 
 #![allow(unsafe_code)]
 
-use super::{number, raw, signal};
+use super::{fork, number, raw, signal};
 use crate::errno::{Errno, Result};
 use crate::sync::{Guard, Mutex};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use once_cell::race::OnceBox;
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
@@ -22,34 +22,56 @@ use std::sync::OnceLock;
 const F_SETSIG: libc::c_int = 10;
 const F_GETSIG: libc::c_int = 11;
 
-/// Counts forks this process is the child of: descriptors made before the last one
-/// are closed already, and their numbers may be the program's by now.
-static GENERATION: AtomicU32 = AtomicU32::new(0);
+/// The register's part of the page that forks write.
+pub(super) struct Head {
+    /// Counts forks this process is the child of: descriptors made before the last one
+    /// are closed already, and their numbers may be the program's by now.
+    generation: AtomicU32,
+    /// Owners so far.
+    owners: AtomicU64,
+    /// Held while a descriptor exists that the register does not know yet. The atfork
+    /// handler takes it, so that no child inherits such a one. std's lock, since its whole
+    /// state is one word that the child can release.
+    creating: Mutex<()>,
+    /// Held while one exists that the register does not know any more.
+    closing: Mutex<()>,
+    /// Chunks up to the last that had a line in use.
+    chunks: AtomicUsize,
+    /// The chunk of the numbers that descriptors of ours get first.
+    home: Lines,
+}
+
+impl Head {
+    pub(super) const fn new() -> Head {
+        Head {
+            generation: AtomicU32::new(0),
+            owners: AtomicU64::new(0),
+            creating: Mutex::new(()),
+            closing: Mutex::new(()),
+            chunks: AtomicUsize::new(0),
+            home: vacant(),
+        }
+    }
+}
+
+static HEAD: &Head = &fork::PAGE.register;
 
 /// The number of the present generation; differs from an older value after a fork.
 pub(crate) fn generation() -> u32 {
-    GENERATION.load(Ordering::Relaxed)
+    HEAD.generation.load(Ordering::Relaxed)
 }
-
-/// Held while a descriptor exists that the register does not know yet. The atfork
-/// handler takes it, so that no child inherits such a one. std's lock, since its whole
-/// state is one word that the child can release.
-static CREATING: Mutex<()> = Mutex::new(());
-
-/// Held while one exists that the register does not know any more.
-static CLOSING: Mutex<()> = Mutex::new(());
 
 /// The locks a child must find free, in the order they are taken.
 pub(super) type ForkGuards = [Guard<'static, ()>; 2];
 
 /// Takes them, before a fork.
 pub(super) fn lock_for_fork() -> ForkGuards {
-    [creating(), CLOSING.lock()]
+    [creating(), HEAD.closing.lock()]
 }
 
 /// Keeps forks out while descriptors are made and noted.
 pub(crate) fn creating() -> Guard<'static, ()> {
-    CREATING.lock()
+    HEAD.creating.lock()
 }
 
 /// The signal that marks our descriptors, and that the held ends of kqueues send.
@@ -78,18 +100,41 @@ struct Line {
     inode: AtomicU64,
 }
 
-const CHUNK: usize = 256;
-const CHUNKS: usize = 4096;
+type Lines = [Line; CHUNK];
 
-static REGISTER: [OnceBox<[Line; CHUNK]>; CHUNKS] = [const { OnceBox::new() }; CHUNKS];
+const fn vacant() -> Lines {
+    [const { Line { owner: AtomicU64::new(0), inode: AtomicU64::new(0) } }; CHUNK]
+}
 
-/// Owners so far.
-static OWNERS: AtomicU64 = AtomicU64::new(0);
+/// Where the library's own descriptors start, if the process' limit lets them.
+pub(super) const FLOOR: RawFd = 256;
+
+const CHUNK: usize = 128;
+const CHUNKS: usize = 8192;
+const HOME: usize = FLOOR.unsigned_abs() as usize / CHUNK;
+
+static REGISTER: [OnceBox<Lines>; CHUNKS] = [const { OnceBox::new() }; CHUNKS];
+
+/// The lines of a chunk, if it has any.
+fn chunk(index: usize) -> Option<&'static Lines> {
+    if index == HOME { Some(&HEAD.home) } else { REGISTER.get(index)?.get() }
+}
 
 fn line(fd: RawFd) -> Option<&'static Line> {
     let index = usize::try_from(fd).ok()?;
-    let fresh = || Box::new([const { Line { owner: AtomicU64::new(0), inode: AtomicU64::new(0) } }; CHUNK]);
-    REGISTER.get(index / CHUNK)?.get_or_init(fresh).get(index % CHUNK)
+    let lines = match chunk(index / CHUNK) {
+        Some(lines) => lines,
+        None => REGISTER.get(index / CHUNK)?.get_or_init(|| Box::new(vacant())),
+    };
+    lines.get(index % CHUNK)
+}
+
+/// The bits of an owner's count. Above them stands its generation, so that a child forgets
+/// all lines at once, without a write to any.
+const COUNT_BITS: u32 = 48;
+
+fn stamp() -> u64 {
+    u64::from(generation()) << COUNT_BITS
 }
 
 /// An owner's hold on a number.
@@ -102,7 +147,8 @@ impl Note {
     /// Notes `fd`, whoever had the number before. ENFILE for numbers beyond a million.
     pub(super) fn new(fd: RawFd, inode: u64) -> Result<Note> {
         let line = line(fd).ok_or(Errno::ENFILE)?;
-        let owner = OWNERS.fetch_add(1, Ordering::Relaxed) + 1;
+        let owner = stamp() | (HEAD.owners.fetch_add(1, Ordering::Relaxed) + 1);
+        HEAD.chunks.fetch_max(fd.unsigned_abs() as usize / CHUNK + 1, Ordering::Relaxed);
         line.inode.store(inode, Ordering::Relaxed);
         line.owner.store(owner, Ordering::Release);
         Ok(Note { fd, owner })
@@ -116,7 +162,7 @@ impl Note {
     /// Takes the note back, and closes the descriptor if it is still the owner's. Forks
     /// are kept out meanwhile, so that no child inherits what nothing knows of.
     pub(super) fn strike(&self, close: bool) {
-        let _closing = CLOSING.lock();
+        let _closing = HEAD.closing.lock();
         let Some(line) = line(self.fd) else { return };
         let owned = line.owner.compare_exchange(self.owner, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if close && owned && is_marked(self.fd) {
@@ -127,19 +173,29 @@ impl Note {
 
 /// In a forked child: closes every descriptor in the register and forgets them.
 ///
-/// Async-signal-safe: atomics, fcntl, fstat and close only.
+/// Async-signal-safe: atomics, fcntl, fstat, close and close_range only.
 pub(super) fn close_all_in_child() {
-    GENERATION.fetch_add(1, Ordering::Relaxed);
-    for (chunk, lines) in REGISTER.iter().enumerate().filter_map(|(chunk, lines)| Some((chunk, lines.get()?))) {
-        for (at, line) in lines.iter().enumerate() {
-            if line.owner.swap(0, Ordering::Acquire) == 0 {
+    let parents = stamp();
+    HEAD.generation.fetch_add(1, Ordering::Relaxed);
+    let mut run = 0..0;
+    for index in 0..HEAD.chunks.load(Ordering::Relaxed) {
+        for (at, line) in chunk(index).into_iter().flatten().enumerate() {
+            let owner = line.owner.load(Ordering::Acquire);
+            if owner == 0 || owner >> COUNT_BITS != parents >> COUNT_BITS {
                 continue;
             }
-            let Ok(fd) = RawFd::try_from(chunk * CHUNK + at) else { continue };
+            let Ok(fd) = RawFd::try_from(index * CHUNK + at) else { continue };
             let inode = line.inode.load(Ordering::Relaxed);
-            if if inode == 0 { is_marked(fd) } else { super::file::inode(fd) == Ok(inode) } {
-                raw::close(fd);
+            if !if inode == 0 { is_marked(fd) } else { super::file::inode(fd) == Ok(inode) } {
+                continue;
             }
+            // Neighbours go in one call.
+            if run.end != fd {
+                raw::close_range(run);
+                run = fd..fd;
+            }
+            run.end = fd + 1;
         }
     }
+    raw::close_range(run);
 }

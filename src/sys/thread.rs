@@ -7,7 +7,7 @@ use crate::errno::{Errno, Result};
 use core::cell::Cell;
 use core::ffi::{CStr, c_void};
 use core::mem::MaybeUninit;
-use libc::{c_int, c_long};
+use libc::c_int;
 
 unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
@@ -66,14 +66,6 @@ pub(crate) fn tid() -> libc::pid_t {
     // SAFETY: always succeeds and touches no memory.
     let tid = unsafe { libc::syscall(libc::SYS_gettid) };
     libc::pid_t::try_from(tid).unwrap_or(0)
-}
-
-/// Whether a thread of this process has not ended.
-pub(crate) fn is_alive(tid: libc::pid_t) -> bool {
-    let (process, thread, no_signal) = (c_long::from(super::process::pid()), c_long::from(tid), c_long::from(0));
-    // SAFETY: sends nothing and touches no memory.
-    let asked = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, no_signal) };
-    asked == 0 || Errno::last() != Errno::ESRCH
 }
 
 /// Sets this thread's name to what it is.
