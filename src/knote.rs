@@ -29,60 +29,108 @@ pub(crate) const STORED_FLAGS: u16 = EV_ONESHOT | EV_CLEAR | EV_DISPATCH;
 /// | `QUEUED` | is on the ready list | `activate` | hand-out, disabling, deletion |
 /// | `FORCED` | is due even if its condition does not hold | EV_FORCEONESHOT | deletion |
 /// | `LIVE` | the slot holds a knote | `insert` | `remove` |
+/// | `TOLD` | the filter has told what it would tell | the filter | the filter |
 pub(crate) mod state {
     pub(crate) const ENABLED: u8 = 1;
     pub(crate) const QUEUED: u8 = 2;
     pub(crate) const FORCED: u8 = 4;
     pub(crate) const LIVE: u8 = 8;
+    pub(crate) const TOLD: u8 = 16;
 }
 
-/// One registration, keyed by (ident, filter) in its kqueue. 64 bytes.
+/// One registration, keyed by (ident, filter) in its kqueue. 48 bytes; its `data` stands
+/// aside, in [`Knotes::data`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Knote {
     pub(crate) ident: usize,
     pub(crate) udata: usize,
-    /// The `data` last asked for.
-    pub(crate) data: isize,
     /// The `fflags` last asked for.
     pub(crate) fflags: u32,
-    /// EV_ONESHOT, EV_CLEAR, EV_DISPATCH as of the first EV_ADD, and what the filter added.
-    pub(crate) flags: u16,
-    pub(crate) filter: i16,
-    /// The row of operations that serves this knote.
-    pub(crate) row: u8,
-    pub(crate) state: u8,
-    /// The ready mask epoll told of last (its low 16 bits), for knotes on descriptors.
-    pub(crate) hint: u16,
-    /// The scan in which `hint` was told; an older one must be asked for again.
-    pub(crate) hinted: u32,
-    /// The scan in which the knote was last handed out: at most once in each.
-    pub(crate) seen: u32,
     /// Whatever the filter keeps here (an index into its own table, or bits).
     pub(crate) own: u32,
+    /// The next knote on the same descriptor, for those that stand in its entry.
+    pub(crate) sibling: Slot,
+    /// What happened to it in the scan it happened in; see [`mark`].
+    marks: u32,
     next: Slot,
     prev: Slot,
     generation: u32,
+    /// EV_ONESHOT, EV_CLEAR, EV_DISPATCH as of the first EV_ADD, and what the filter added.
+    pub(crate) flags: u16,
+    /// The row of operations that serves this knote; its low bits are the filter's number.
+    pub(crate) row: u8,
+    pub(crate) state: u8,
+}
+
+/// The bits of a row that number the filter.
+pub(crate) const NUMBER: u8 = 15;
+
+/// From the number of one scan to that of the next. The bits below are free.
+pub(crate) const SCAN: u64 = 1 << 8;
+
+/// A knote's marks, in the free bits of a scan's number, of which 24 more are kept: as many
+/// scans no knote waits. In any other scan the marks mean nothing.
+mod mark {
+    /// What epoll told of the descriptor, as the filter packs it.
+    pub(super) const HINT: u32 = 0x3f;
+    /// There is such a hint.
+    pub(super) const HINTED: u32 = 0x40;
+    /// The knote was handed out: at most once in each scan.
+    pub(super) const SEEN: u32 = 0x80;
 }
 
 impl Knote {
-    pub(crate) fn new(ident: usize, filter: i16, row: u8) -> Knote {
+    pub(crate) fn new(ident: usize, row: u8) -> Knote {
         Knote {
             ident,
             udata: 0,
-            data: 0,
             fflags: 0,
-            flags: 0,
-            filter,
-            row,
-            state: state::ENABLED,
-            hint: 0,
-            hinted: 0,
-            seen: 0,
             own: 0,
+            sibling: NONE,
+            marks: 0,
             next: NONE,
             prev: NONE,
             generation: 0,
+            flags: 0,
+            row,
+            state: state::ENABLED,
         }
+    }
+
+    /// EVFILT_*.
+    pub(crate) fn filter(&self) -> i16 {
+        -i16::from(self.number())
+    }
+
+    /// The number of its filter: EVFILT_* without its sign.
+    pub(crate) fn number(&self) -> u8 {
+        self.row & NUMBER
+    }
+
+    /// The marks that were made in this scan.
+    fn marks(&self, scan: u64) -> u32 {
+        let scan = scan as u32;
+        if u64::from(self.marks ^ scan) < SCAN { self.marks } else { scan }
+    }
+
+    /// What epoll told of the knote's descriptor in this scan.
+    pub(crate) fn hint(&self, scan: u64) -> Option<u8> {
+        let marks = self.marks(scan);
+        (marks & mark::HINTED != 0).then_some((marks & mark::HINT) as u8)
+    }
+
+    /// Only the low six bits are kept.
+    pub(crate) fn set_hint(&mut self, scan: u64, hint: u8) {
+        self.marks = self.marks(scan) & !mark::HINT | mark::HINTED | u32::from(hint) & mark::HINT;
+    }
+
+    /// Whether it was handed out in this scan.
+    pub(crate) fn is_seen(&self, scan: u64) -> bool {
+        self.marks(scan) & mark::SEEN != 0
+    }
+
+    pub(crate) fn set_seen(&mut self, scan: u64) {
+        self.marks = self.marks(scan) | mark::SEEN;
     }
 
     pub(crate) fn has(&self, bit: u8) -> bool {
@@ -106,6 +154,9 @@ impl Knote {
 pub(crate) struct Knotes {
     slots: Vec<Knote>,
     free: Vec<Slot>,
+    /// The `data` last asked for, in chunks that are made for the first that is not 0: few
+    /// filters ask for any, and those on descriptors next to never.
+    data: Vec<Vec<isize>>,
     /// The oldest and the newest on the list; [`NONE`] if it is empty.
     first: Slot,
     last: Slot,
@@ -113,9 +164,24 @@ pub(crate) struct Knotes {
     activations: u32,
 }
 
+/// How many knotes have their `data` in one chunk.
+const CHUNK: usize = 64;
+
+fn place(slot: Slot) -> (usize, usize) {
+    (slot as usize / CHUNK, slot as usize % CHUNK)
+}
+
 impl Default for Knotes {
     fn default() -> Knotes {
-        Knotes { slots: Vec::new(), free: Vec::new(), first: NONE, last: NONE, ready: 0, activations: 0 }
+        Knotes {
+            slots: Vec::new(),
+            free: Vec::new(),
+            data: Vec::new(),
+            first: NONE,
+            last: NONE,
+            ready: 0,
+            activations: 0,
+        }
     }
 }
 
@@ -134,14 +200,18 @@ impl core::ops::IndexMut<Slot> for Knotes {
 
 impl Knotes {
     /// Makes room for `more` knotes, and for taking all of them out. ENOMEM.
+    #[inline(always)]
     pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
-        if self.free.len() < more {
-            self.slots.try_reserve(more)?;
-            self.free.try_reserve(self.slots.capacity())?;
-        }
-        Ok(())
+        if self.free.len() < more { self.grow(more) } else { Ok(()) }
     }
 
+    #[cold]
+    fn grow(&mut self, more: usize) -> Result<()> {
+        self.slots.try_reserve(more)?;
+        Ok(self.free.try_reserve(self.slots.capacity())?)
+    }
+
+    #[inline(always)]
     pub(crate) fn insert(&mut self, mut knote: Knote) -> Slot {
         knote.state |= state::LIVE;
         if let Some(slot) = self.free.pop() {
@@ -150,15 +220,57 @@ impl Knotes {
             return slot;
         }
         self.slots.push(knote);
-        Slot::try_from(self.slots.len() - 1).expect("fewer knotes than 2^32: they are 64 bytes each")
+        Slot::try_from(self.slots.len() - 1).expect("fewer knotes than 2^32: they are 48 bytes each")
     }
 
     /// Frees a slot; names of it with a generation become stale.
+    #[inline(always)]
     pub(crate) fn remove(&mut self, slot: Slot) {
-        self.dequeue(slot);
-        self[slot].state = 0;
-        self[slot].generation = self[slot].generation.wrapping_add(1) & GENERATIONS;
+        if self[slot].has(state::QUEUED) {
+            self.dequeue(slot);
+        }
+        let knote = &mut self[slot];
+        knote.state = 0;
+        knote.generation = knote.generation.wrapping_add(1) & GENERATIONS;
         self.free.push(slot);
+        if !self.data.is_empty()
+            && let Some(data) = self.data_mut(slot)
+        {
+            *data = 0;
+        }
+    }
+
+    /// The `data` last asked for.
+    pub(crate) fn data(&self, slot: Slot) -> isize {
+        let (chunk, at) = place(slot);
+        self.data.get(chunk).and_then(|chunk| chunk.get(at)).map_or(0, |&data| data)
+    }
+
+    /// ENOMEM.
+    #[inline(always)]
+    pub(crate) fn set_data(&mut self, slot: Slot, data: isize) -> Result<()> {
+        if data == 0 && self.data.is_empty() { Ok(()) } else { self.keep_data(slot, data) }
+    }
+
+    fn keep_data(&mut self, slot: Slot, data: isize) -> Result<()> {
+        if let Some(place) = self.data_mut(slot) {
+            *place = data;
+        } else if data != 0 {
+            let (chunk, at) = place(slot);
+            if self.data.len() <= chunk {
+                self.data.try_reserve(chunk + 1 - self.data.len())?;
+                self.data.resize_with(chunk + 1, Vec::new);
+            }
+            self.data[chunk].try_reserve_exact(CHUNK)?;
+            self.data[chunk].resize(CHUNK, 0);
+            self.data[chunk][at] = data;
+        }
+        Ok(())
+    }
+
+    fn data_mut(&mut self, slot: Slot) -> Option<&mut isize> {
+        let (chunk, at) = place(slot);
+        self.data.get_mut(chunk)?.get_mut(at)
     }
 
     /// A name for `slot` that a later knote in the same slot does not answer to. Its two
@@ -256,7 +368,7 @@ mod tests {
 
     fn three() -> (Knotes, [Slot; 3]) {
         let mut knotes = Knotes::default();
-        let slots = [1, 2, 3].map(|ident| knotes.insert(Knote::new(ident, -11, 0)));
+        let slots = [1, 2, 3].map(|ident| knotes.insert(Knote::new(ident, 11)));
         slots.iter().for_each(|&slot| knotes.activate(slot));
         (knotes, slots)
     }
@@ -307,14 +419,41 @@ mod tests {
         assert_eq!(knotes.resolve(name), Some(slots[1]));
         knotes.remove(slots[1]);
         assert_eq!(knotes.resolve(name), None);
-        let again = knotes.insert(Knote::new(4, -11, 0));
+        let again = knotes.insert(Knote::new(4, 11));
         assert_eq!(again, slots[1]);
         assert_eq!(knotes.resolve(name), None);
         assert_eq!(order(&knotes), [1, 3]);
     }
 
     #[test]
-    fn a_knote_takes_no_more_than_a_cache_line() {
-        assert!(size_of::<Knote>() <= 64, "{}", size_of::<Knote>());
+    fn a_knote_takes_48_bytes() {
+        assert_eq!(size_of::<Knote>(), 48);
+    }
+
+    #[test]
+    fn data_is_kept_for_the_knote_it_was_asked_for_and_goes_with_it() {
+        let mut knotes = Knotes::default();
+        let slots: Vec<Slot> = (0..200).map(|ident| knotes.insert(Knote::new(ident, 7))).collect();
+        assert!(knotes.set_data(slots[130], -5).is_ok());
+        assert_eq!(slots.iter().filter(|&&slot| knotes.data(slot) != 0).collect::<Vec<_>>(), [&slots[130]]);
+        assert_eq!(knotes.data(slots[130]), -5);
+        knotes.remove(slots[130]);
+        let again = knotes.insert(Knote::new(7, 7));
+        assert_eq!((again, knotes.data(again)), (slots[130], 0));
+    }
+
+    #[test]
+    fn marks_hold_for_the_scan_they_were_made_in() {
+        let mut knote = Knote::new(1, 1);
+        let (one, two) = (9 * SCAN, 10 * SCAN);
+        assert_eq!((knote.hint(0), knote.is_seen(0)), (None, false));
+        knote.set_hint(one, 0x2a);
+        knote.set_seen(one);
+        assert_eq!((knote.hint(one), knote.is_seen(one)), (Some(0x2a), true));
+        assert_eq!((knote.hint(two), knote.is_seen(two)), (None, false));
+        knote.set_seen(two);
+        assert_eq!((knote.hint(two), knote.is_seen(two)), (None, true));
+        knote.set_hint(two, 0);
+        assert_eq!((knote.hint(two), knote.is_seen(two)), (Some(0), true));
     }
 }

@@ -68,6 +68,7 @@ ctests! {
     signal_blocked
     signal_count
     signal_handler
+    signal_process
     signal_thread
     user_timer_life
     user_timer_timer

@@ -2,51 +2,95 @@
 //! asked for on their behalf.
 //!
 //! A table in chunks, indexed by the number as the kernel's own is: one slot serves all
-//! filters on a descriptor, and finding it costs no hashing. What the books mean, and who
-//! changes them when, is `fd`'s business.
+//! filters on a descriptor, and finding it costs no hashing. The knotes on a descriptor hang
+//! together as siblings, so that a number nobody watches costs no more than 16 bytes. What
+//! the books mean, and who changes them when, is `fd`'s business.
 
 use super::kind::Kind;
+use super::mask;
 use super::watched::Watched;
-use crate::errno::Result;
-use crate::knote::{NONE, Slot};
+use crate::knote::{Knote, Knotes, NONE, NUMBER, Slot};
 use crate::sys::epoll::Epoll;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
-/// Knotes a descriptor's entry has places for: READ, WRITE, EXCEPT, PROCDESC.
-pub(crate) const COLUMNS: usize = 4;
-/// Epoll sets a kqueue has at most: as many as knotes that cannot share.
-pub(super) const SETS: usize = COLUMNS;
+/// Epoll sets a kqueue has at most: as many as knotes that cannot share. READ, WRITE, EXCEPT
+/// and PROCDESC stand in the entry of a descriptor.
+pub(super) const SETS: usize = 4;
 
-/// One descriptor number. 56 bytes.
+/// One descriptor number. 16 bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
+    /// The first of its knotes, which are in the order of their filters; or [`NONE`].
+    pub(super) first: Slot,
     /// Counts, for each set, the files whose entries in it were given up; part of epoll's
     /// token.
-    pub(super) generations: [u32; SETS],
-    pub(super) columns: [Slot; COLUMNS],
-    /// What each set was asked for: 0 if there is no entry in it.
-    pub(super) armed: [u32; SETS],
-    /// SO_SNDBUF as last read; 0 if not.
-    pub(super) send_buffer: u32,
+    generations: [u8; SETS],
+    /// What each set was asked for, as [`mask`] packs it: 0 if there is no entry in it.
+    pub(super) armed: [u8; SETS],
     pub(super) kind: Kind,
-    /// There are knotes on it that are not in `columns`.
+    /// There are knotes on it that the index finds.
     others: bool,
 }
 
-const VACANT: Entry = Entry {
-    generations: [0; SETS],
-    columns: [NONE; COLUMNS],
-    armed: [0; SETS],
-    send_buffer: 0,
-    kind: Kind::Unknown,
-    others: false,
-};
+const VACANT: Entry =
+    Entry { first: NONE, generations: [0; SETS], armed: [0; SETS], kind: Kind::Unknown, others: false };
+
+impl Default for Entry {
+    fn default() -> Entry {
+        VACANT
+    }
+}
 
 impl Entry {
     /// What epoll tells of the number's entry in a set.
     pub(super) fn token(&self, fd: RawFd, set: usize) -> u64 {
-        u64::from(self.generations[set] & 0x7fff_ffff) << 32 | u64::from(fd.unsigned_abs())
+        u64::from(self.generations[set]) << 32 | u64::from(fd as u32)
+    }
+
+    /// Its knotes, in the order of their filters.
+    pub(super) fn knotes(self, knotes: &Knotes) -> impl Iterator<Item = (Slot, &Knote)> {
+        let mut next = self.first;
+        core::iter::from_fn(move || {
+            let slot = next;
+            let knote = (slot != NONE).then(|| &knotes[slot])?;
+            next = knote.sibling;
+            Some((slot, knote))
+        })
+    }
+
+    /// Whether a knote is the only one of it.
+    pub(super) fn has_only(self, slot: Slot, knote: &Knote) -> bool {
+        self.first == slot && knote.sibling == NONE
+    }
+
+    /// Enters a knote beside others.
+    #[cold]
+    fn link_beside(&mut self, knotes: &mut Knotes, slot: Slot) {
+        let number = knotes[slot].number();
+        let before = self.knotes(knotes).take_while(|(_, knote)| knote.number() < number).last().map(|(slot, _)| slot);
+        let next = match before {
+            None => core::mem::replace(&mut self.first, slot),
+            Some(before) => core::mem::replace(&mut knotes[before].sibling, slot),
+        };
+        knotes[slot].sibling = next;
+    }
+
+    /// Takes out a knote that is not the first, if it is in.
+    #[cold]
+    fn unlink_behind(&mut self, knotes: &mut Knotes, slot: Slot) {
+        let before = self.knotes(knotes).find(|(_, knote)| knote.sibling == slot).map(|(slot, _)| slot);
+        if let Some(before) = before {
+            knotes[before].sibling = knotes[slot].sibling;
+        }
+    }
+
+    /// Its entry in a set is given up: reports of it are stale from here on. True: the count
+    /// has begun anew, so that those of the first file might be taken for the next one's.
+    pub(super) fn give_up(&mut self, set: usize) -> bool {
+        let entered = core::mem::take(&mut self.armed[set]) != 0;
+        self.generations[set] = self.generations[set].wrapping_add(u8::from(entered));
+        entered && self.generations[set] == 0
     }
 }
 
@@ -99,12 +143,52 @@ impl Descriptors {
         self.chunks.resize_with(chunk + 1, || None);
     }
 
-    pub(crate) fn knote(&self, fd: RawFd, column: usize) -> Option<Slot> {
-        self.entry(fd).map(|entry| entry.columns[column]).filter(|&slot| slot != NONE)
+    /// The knote on a number that the filter of `row` has there.
+    pub(super) fn find(&self, knotes: &Knotes, fd: RawFd, row: u8) -> Option<Slot> {
+        self.knotes(knotes, fd).find(|(_, knote)| knote.number() == row & NUMBER).map(|(slot, _)| slot)
     }
 
-    pub(crate) fn set_knote(&mut self, fd: RawFd, column: usize, slot: Slot) {
-        self.entry_mut(fd).columns[column] = slot;
+    /// The knotes in the entry of a number.
+    pub(super) fn knotes<'a>(
+        &self,
+        knotes: &'a Knotes,
+        fd: RawFd,
+    ) -> impl Iterator<Item = (Slot, &'a Knote)> + use<'a> {
+        self.entry(fd).unwrap_or(&VACANT).knotes(knotes)
+    }
+
+    /// Enters a knote, of a filter that has none there. The entry as it is then.
+    #[inline(always)]
+    pub(super) fn link(&mut self, knotes: &mut Knotes, fd: RawFd, slot: Slot) -> Entry {
+        let entry = self.entry_mut(fd);
+        if entry.first == NONE {
+            entry.first = slot;
+            knotes[slot].sibling = NONE;
+        } else {
+            entry.link_beside(knotes, slot);
+        }
+        *entry
+    }
+    /// Takes a knote out, if it is in. The entry as it is then.
+    #[inline(always)]
+    pub(super) fn unlink(&mut self, knotes: &mut Knotes, fd: RawFd, slot: Slot) -> Entry {
+        let Some(entry) = self.known_mut(fd) else { return VACANT };
+        if entry.first == slot {
+            entry.first = knotes[slot].sibling;
+        } else {
+            entry.unlink_behind(knotes, slot);
+        }
+        *entry
+    }
+
+    /// Notes what a set was asked for on behalf of a number.
+    #[inline(always)]
+    pub(super) fn note(&mut self, fd: RawFd, set: usize, armed: u8) {
+        let Some(entry) = self.known_mut(fd) else { return };
+        entry.armed[set] = armed;
+        if entry.armed == [0; SETS] && core::mem::take(&mut entry.kind) == Kind::Kqueue {
+            self.kqueues.remove(&fd);
+        }
     }
 
     pub(crate) fn set_others(&mut self, fd: RawFd, others: bool) {
@@ -135,23 +219,11 @@ impl Descriptors {
 
     /// Nothing ties a number to its file any more: what was known of that is forgotten.
     pub(super) fn untie(&mut self, fd: RawFd) {
-        let entry = self.entry_mut(fd);
-        entry.kind = Kind::Unknown;
-        entry.send_buffer = 0;
-        self.kqueues.remove(&fd);
-    }
-
-    /// SO_SNDBUF, remembered; read again when more than half of it is `used`, since TCP
-    /// lets it grow with the load.
-    pub(crate) fn send_buffer(&mut self, fd: RawFd, used: usize) -> Result<usize> {
-        let entry = self.entry_mut(fd);
-        let known = usize::try_from(entry.send_buffer).unwrap_or(0);
-        if known == 0 || used > known / 2 {
-            let size = crate::sys::socket::send_buffer(fd)?;
-            entry.send_buffer = u32::try_from(size).unwrap_or(u32::MAX);
-            return Ok(size);
+        if let Some(entry) = self.known_mut(fd)
+            && core::mem::take(&mut entry.kind) == Kind::Kqueue
+        {
+            self.kqueues.remove(&fd);
         }
-        Ok(known)
     }
 
     pub(super) fn token(&self, fd: RawFd, set: usize) -> u64 {
@@ -179,7 +251,7 @@ impl Descriptors {
         for (chunk, entries) in self.chunks.iter().enumerate() {
             for (at, entry) in entries.iter().flat_map(|entries| entries.iter().enumerate()) {
                 if let (true, Ok(number)) = (entry.armed[set] != 0, RawFd::try_from(chunk * CHUNK + at)) {
-                    armed.push((number, entry.armed[set], self.token(number, set)));
+                    armed.push((number, mask::unpack(entry.armed[set]), entry.token(number, set)));
                 }
             }
         }

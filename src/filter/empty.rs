@@ -8,7 +8,7 @@
 use super::{AGAIN, Facts, Fate, Filter, Outcome, Queue, descriptor};
 use crate::abi::Kevent;
 use crate::errno::{Errno, Result};
-use crate::knote::Slot;
+use crate::knote::{Slot, state};
 use crate::sys::clock::Clock;
 use crate::sys::file::{self, Sort};
 use std::os::fd::RawFd;
@@ -18,10 +18,6 @@ use std::os::fd::RawFd;
 pub(crate) struct Empty;
 
 impl Filter for Empty {
-    fn on_descriptor(&self) -> bool {
-        true
-    }
-
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }
@@ -41,8 +37,7 @@ impl Filter for Empty {
         check(queue, slot)?;
         let knote = &mut queue.knotes[slot];
         knote.fflags = change.fflags;
-        knote.data = change.data;
-        knote.hint = NEWS;
+        knote.state &= !state::TOLD;
         queue.knotes.activate(slot);
         Ok(())
     }
@@ -61,9 +56,9 @@ impl Filter for Empty {
         let empty = file::unsent_bytes(fd).unwrap_or(0) == 0;
         let knote = &mut queue.knotes[slot];
         if !empty {
-            knote.hint = NEWS;
+            knote.state &= !state::TOLD;
         }
-        if empty && knote.hint == NEWS {
+        if empty && !knote.has(state::TOLD) {
             return Outcome::Ready(Facts { again: true, ..Facts::default() });
         }
         // The timerfd is there since the knote was attached.
@@ -73,16 +68,11 @@ impl Filter for Empty {
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
         if fate == Fate::Cleared {
-            queue.knotes[slot].hint = TOLD;
+            queue.knotes[slot].state |= state::TOLD;
             let _ = queue.look_again(slot, IDLE);
         }
     }
 }
-
-/// `hint` of a knote with EV_CLEAR: it has been told that the buffer is empty, and bytes
-/// have not been seen in it since; or there is news to tell.
-const TOLD: u16 = 1;
-const NEWS: u16 = 0;
 
 /// How often an EV_CLEAR knote that was told looks for new bytes, ns.
 const IDLE: u64 = 50_000_000;

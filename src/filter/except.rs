@@ -13,14 +13,6 @@ use crate::sys::epoll::PRI;
 pub(crate) struct Except;
 
 impl Filter for Except {
-    fn on_descriptor(&self) -> bool {
-        true
-    }
-
-    fn column(&self) -> Option<usize> {
-        Some(2)
-    }
-
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }
@@ -32,7 +24,6 @@ impl Filter for Except {
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         let knote = &mut queue.knotes[slot];
         knote.fflags = change.fflags;
-        knote.data = change.data;
         fd::modify(queue, slot, false)
     }
 

@@ -18,24 +18,21 @@
 //! connected yet, the wrong end of a pipe) would spin. It is *softened*: edge-triggered in
 //! epoll, and kept on the ready list by us for as long as its condition holds.
 
-use super::descriptors::{COLUMNS, Entry, SETS};
+use super::descriptors::{Entry, SETS};
+use super::interest::{
+    PARKED, alone, interest, is_polled, is_soft, put_in, set_of, set_soft, stands_in, trigger, wanted,
+};
 use super::kind::Kind;
+use super::mask::{pack, unpack};
 use super::watched::Watched;
-use super::{Fate, Inner, Outcome, Queue, descriptor, ops, token};
-use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EVFILT_EXCEPT, EVFILT_PROCDESC, EVFILT_READ};
+use super::{Fate, Inner, Outcome, Queue, descriptor, in_entry, ops, token};
+use crate::abi::{EV_DISPATCH, EV_ONESHOT};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knote, NONE, Slot, state};
 use crate::sys::epoll::{self, Epoll};
 use crate::sys::{ask_twice, fd as sys_fd};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-
-/// `own` of a knote on a descriptor: bits 0–1 its set; bit 2 softened.
-const SET_MASK: u32 = 3;
-const SOFT: u32 = 4;
-
-/// What a parked entry asks epoll for: nothing, told once.
-const PARKED: u32 = epoll::ONESHOT | epoll::ET;
 
 /// What epoll is given for a descriptor.
 pub(super) struct Target {
@@ -46,12 +43,15 @@ pub(super) struct Target {
 
 pub(super) fn target(queue: &Queue, fd: RawFd) -> Target {
     match queue.fds.entry(fd) {
-        Some(Entry { kind: Kind::Kqueue, .. }) => {
-            let kqueue = queue.fds.kqueues.get(&fd).and_then(Watched::kqueue);
-            Target { number: kqueue.as_ref().map_or(-1, |kqueue| kqueue.epoll()), _kqueue: kqueue }
-        }
+        Some(Entry { kind: Kind::Kqueue, .. }) => target_kqueue(queue, fd),
         _ => Target { number: fd, _kqueue: None },
     }
+}
+
+#[cold]
+fn target_kqueue(queue: &Queue, fd: RawFd) -> Target {
+    let kqueue = queue.fds.kqueues.get(&fd).and_then(Watched::kqueue);
+    Target { number: kqueue.as_ref().map_or(-1, |kqueue| kqueue.epoll()), _kqueue: kqueue }
 }
 
 /// The epoll of a set, if it is there.
@@ -60,6 +60,7 @@ pub(super) fn epoll_of(queue: &Queue, set: usize) -> Option<&Epoll> {
 }
 
 /// Runs `f` on a set, which is made if it is a nested one and missing.
+#[cold]
 fn with_set<T>(queue: &mut Queue, set: usize, f: impl FnOnce(&Epoll) -> Result<T>) -> Result<T> {
     if epoll_of(queue, set).is_none() {
         let _creating = sys_fd::creating();
@@ -70,88 +71,48 @@ fn with_set<T>(queue: &mut Queue, set: usize, f: impl FnOnce(&Epoll) -> Result<T
     epoll_of(queue, set).map_or(Err(Errno::EBADF), f)
 }
 
-fn set_of(knote: &Knote) -> usize {
-    (knote.own & SET_MASK) as usize
-}
-
-/// Whether a knote has its entry in a set. Those on files that cannot be polled have none.
-fn stands_in(knote: &Knote, set: usize) -> bool {
-    (knote.row < super::ROW_FILE_READ || knote.row == super::ROW_NESTED) && set_of(knote) == set
-}
-
-fn is_soft(knote: &Knote) -> bool {
-    knote.own & SOFT != 0
-}
-
-/// The bits of interest of a filter.
-fn interest(filter: i16) -> u32 {
-    match filter {
-        EVFILT_READ => epoll::IN | epoll::RDHUP,
-        EVFILT_EXCEPT => epoll::PRI,
-        EVFILT_PROCDESC => epoll::IN,
-        _ => epoll::OUT,
-    }
-}
-
-/// How a knote has to be triggered in epoll.
-fn trigger(knote: &Knote) -> u32 {
-    // EV_FORCEONESHOT makes an EV_ONESHOT of a knote that may share its entry.
-    let once = if knote.has(state::FORCED) { EV_DISPATCH } else { EV_ONESHOT | EV_DISPATCH };
-    if is_soft(knote) {
-        epoll::ET
-    } else if knote.flags & once != 0 {
-        epoll::ONESHOT
-    } else if knote.flags & EV_CLEAR != 0 {
-        epoll::ET
-    } else {
-        0
-    }
-}
-
-/// What a set should be asked for on behalf of its knotes: 0 if it has none.
-fn wanted(queue: &Queue, fd: RawFd, set: usize) -> u32 {
-    let Some(entry) = queue.fds.entry(fd) else { return 0 };
-    let (mut mask, mut any) = (0, false);
-    for &slot in entry.columns.iter().filter(|&&slot| slot != NONE) {
-        let knote = &queue.knotes[slot];
-        if stands_in(knote, set) {
-            any = true;
-            if knote.is_enabled() {
-                mask |= interest(knote.filter) | trigger(knote);
-            }
-        }
-    }
-    if any && mask == 0 { PARKED } else { mask }
-}
-
 /// Brings a set's entry in line with its knotes. Always asks epoll, which looks at the
 /// descriptor anew: that is how a change reports what is there already, and how a file
 /// that is gone is found out (ENOENT, EBADF).
 fn apply(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
-    let wanted = wanted(queue, fd, set);
-    let armed = queue.fds.entry(fd).map_or(0, |entry| entry.armed[set]);
-    let (token, target) = (queue.fds.token(fd, set), target(queue, fd));
+    let Some(&entry) = queue.fds.entry(fd) else { return Ok(()) };
+    let wanted = wanted(&queue.knotes, entry, set);
+    bring(queue, fd, entry, set, wanted)
+}
+
+/// Has a set's entry be what is `wanted`.
+#[inline(always)]
+fn bring(queue: &mut Queue, fd: RawFd, entry: Entry, set: usize, wanted: u32) -> Result<()> {
+    let (armed, token) = (entry.armed[set], entry.token(fd, set));
+    let asked = if set == 0 && entry.kind != Kind::Kqueue {
+        ask(&queue.epoll, fd, armed, wanted, token)
+    } else {
+        let target = target(queue, fd);
+        with_set(queue, set, |epoll| ask(epoll, target.number, armed, wanted, token))
+    };
+    if let Err(errno) = asked {
+        queue.crowded |= armed == 0 && errno == Errno::EINVAL;
+        return Err(errno);
+    }
+    queue.entered = queue.entered.wrapping_add(u32::from(armed == 0 && wanted != 0));
+    queue.fds.note(fd, set, pack(wanted));
+    Ok(())
+}
+
+/// Asks a set for what is `wanted` of a number, where it was `armed` before.
+#[inline(always)]
+fn ask(epoll: &Epoll, number: RawFd, armed: u8, wanted: u32, token: u64) -> Result<()> {
     // A number that was in the set and now cannot be polled (EPERM) is another file's.
     let other_file = |errno| if errno == Errno::EPERM { Errno::ENOENT } else { errno };
-    let mut crowded = false;
-    let applied = with_set(queue, set, |epoll| match (armed, wanted) {
+    match (armed, wanted) {
         (0, 0) => Ok(()),
-        (0, _) => match epoll.add(target.number, wanted, token) {
-            Err(Errno::EEXIST) => epoll.modify(target.number, wanted, token),
-            other => other.inspect_err(|&errno| crowded = errno == Errno::EINVAL),
+        (0, _) => match epoll.add(number, wanted, token) {
+            Err(Errno::EEXIST) => epoll.modify(number, wanted, token),
+            other => other,
         },
-        (_, 0) => epoll.delete(target.number).map_err(other_file),
-        _ => epoll.modify(target.number, wanted, token).map_err(other_file),
-    });
-    queue.crowded |= crowded;
-    applied?;
-    queue.entered = queue.entered.wrapping_add(u32::from(armed == 0 && wanted != 0));
-    let entry = queue.fds.entry_mut(fd);
-    entry.armed[set] = wanted;
-    if entry.armed == [0; SETS] {
-        queue.fds.untie(fd);
+        (_, 0) => epoll.delete(number).map_err(other_file),
+        _ => epoll.modify(number, wanted, token).map_err(other_file),
     }
-    Ok(())
 }
 
 /// Whether an error of [`apply`] says that the number names another file, or none.
@@ -159,81 +120,100 @@ fn gone(error: Errno) -> bool {
     matches!(error, Errno::ENOENT | Errno::EBADF)
 }
 
-/// The set for a new knote: its level siblings' if it is level itself, else a free one.
-fn choose_set(queue: &Queue, fd: RawFd, trigger_wanted: u32) -> u32 {
-    let Some(entry) = queue.fds.entry(fd) else { return 0 };
-    let knotes = || entry.columns.iter().filter(|&&slot| slot != NONE).map(|&slot| &queue.knotes[slot]);
-    let siblings = || knotes().filter(|knote| (0..SETS).any(|set| stands_in(knote, set)));
-    let free = |set: &u32| siblings().all(|sibling| set_of(sibling) != *set as usize);
+/// The set for a knote, whichever it may be in now: its level siblings' if it is level
+/// itself, else a free one.
+fn choose_set(queue: &Queue, fd: RawFd, slot: Slot, trigger_wanted: u32) -> usize {
+    let others = || queue.fds.knotes(&queue.knotes, fd).filter(|&(other, _)| other != slot);
+    let siblings = || others().map(|(_, knote)| knote).filter(|knote| is_polled(knote));
+    let free = |&set: &usize| siblings().all(|sibling| set_of(sibling) != set);
     if trigger_wanted == 0
         && let Some(level) = siblings().find(|sibling| trigger(sibling) == 0)
     {
-        return level.own & SET_MASK;
+        return set_of(level);
     }
-    (0..SETS as u32).find(free).unwrap_or(0)
+    (0..SETS).find(free).unwrap_or(0)
 }
 
 /// Starts watching a descriptor for a new knote. `soft` asks for edges in epoll and the
 /// level kept by us. EBADF, EPERM (not pollable), ENOMEM, ENOSPC, EMFILE.
 pub(super) fn attach(queue: &mut Queue, slot: Slot, soft: bool) -> Result<()> {
     let fd = descriptor(queue.knotes[slot].ident)?;
-    queue.knotes[slot].own = if soft { SOFT } else { 0 };
-    let own = queue.knotes[slot].own | choose_set(queue, fd, trigger(&queue.knotes[slot]));
-    queue.knotes[slot].own = own;
-    enter(queue, fd, slot)?;
-    match apply(queue, fd, set_of(&queue.knotes[slot])) {
-        Err(errno) if gone(errno) => {
-            // The entry was an earlier file's: its knotes go, and this one starts afresh.
-            leave(queue, fd, slot);
-            if !sys_fd::is_open(fd) {
-                queue.forget(fd);
-                return Err(Errno::EBADF);
-            }
-            queue.forget(fd);
-            queue.knotes[slot].own = own & SOFT;
-            queue.knotes[slot].own |= choose_set(queue, fd, trigger(&queue.knotes[slot]));
-            enter(queue, fd, slot)?;
-            apply(queue, fd, set_of(&queue.knotes[slot]))
-        }
-        other => other,
+    match begin(queue, fd, slot, soft) {
+        Err(errno) => begin_again(queue, fd, slot, soft, errno).inspect_err(|_| leave(queue, slot)),
+        Ok(()) => Ok(()),
     }
-    .inspect_err(|_| leave(queue, fd, slot))
 }
 
-fn enter(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
-    let column = ops(queue.knotes[slot].row).column().ok_or(Errno::EINVAL)?;
-    queue.fds.set_knote(fd, column, slot);
-    Ok(())
+/// If the entry was an earlier file's its knotes go, and this one starts afresh.
+#[cold]
+fn begin_again(queue: &mut Queue, fd: RawFd, slot: Slot, soft: bool, errno: Errno) -> Result<()> {
+    if !gone(errno) {
+        return Err(errno);
+    }
+    leave(queue, slot);
+    queue.forget(fd);
+    if !sys_fd::is_open(fd) {
+        return Err(Errno::EBADF);
+    }
+    begin(queue, fd, slot, soft)
 }
 
-fn leave(queue: &mut Queue, fd: RawFd, slot: Slot) {
-    if let Some(column) = ops(queue.knotes[slot].row).column() {
-        queue.fds.set_knote(fd, column, NONE);
+/// Enters a knote where it can stand, and asks epoll for it.
+#[inline(always)]
+fn begin(queue: &mut Queue, fd: RawFd, slot: Slot, soft: bool) -> Result<()> {
+    let entry = enter(queue, fd, slot);
+    let knote = &mut queue.knotes[slot];
+    knote.own = 0;
+    set_soft(knote, soft);
+    if entry.has_only(slot, knote) {
+        let wanted = alone(knote);
+        return bring(queue, fd, entry, 0, wanted);
+    }
+    let trigger = trigger(knote);
+    let set = choose_set(queue, fd, slot, trigger);
+    put_in(&mut queue.knotes[slot], set);
+    apply(queue, fd, set)
+}
+
+/// Enters a new knote in the entry of its descriptor.
+#[inline(always)]
+pub(super) fn enter(queue: &mut Queue, fd: RawFd, slot: Slot) -> Entry {
+    queue.fds.link(&mut queue.knotes, fd, slot)
+}
+
+/// Takes a knote out of the entry of its descriptor, if it is still in.
+#[inline(always)]
+pub(super) fn leave(queue: &mut Queue, slot: Slot) {
+    if let Ok(fd) = descriptor(queue.knotes[slot].ident) {
+        queue.fds.unlink(&mut queue.knotes, fd, slot);
     }
 }
 
 /// A change to a knote. ENOENT or EBADF: its file is gone, and so are all knotes on the
 /// number, this one included.
 pub(super) fn modify(queue: &mut Queue, slot: Slot, soft: bool) -> Result<()> {
-    let fd = descriptor(queue.knotes[slot].ident)?;
-    let set = set_of(&queue.knotes[slot]);
-    let alone = siblings_in_set(queue, fd, slot) == 0;
-    // A softened knote is given another try at the real level; a new mark softens.
-    if soft || alone {
-        let own = &mut queue.knotes[slot].own;
-        *own = *own & SET_MASK | if soft && alone { SOFT } else { 0 };
+    let knote = &mut queue.knotes[slot];
+    let (fd, set) = (descriptor(knote.ident)?, set_of(knote));
+    let entry = queue.fds.entry(fd).copied().unwrap_or_default();
+    if entry.has_only(slot, knote) {
+        set_soft(knote, soft);
+        let wanted = alone(knote);
+        return bring(queue, fd, entry, set, wanted);
     }
-    if soft && !alone {
+    // A softened knote is given another try at the real level; a new mark softens.
+    if is_alone(queue, fd, slot) {
+        set_soft(&mut queue.knotes[slot], soft);
+    } else if soft {
         return resettle(queue, fd, slot);
     }
     apply(queue, fd, set)
 }
 
-fn siblings_in_set(queue: &Queue, fd: RawFd, slot: Slot) -> usize {
+/// Whether a knote shares its set with no other.
+fn is_alone(queue: &Queue, fd: RawFd, slot: Slot) -> bool {
     let set = set_of(&queue.knotes[slot]);
-    let columns = queue.fds.entry(fd).map_or([NONE; COLUMNS], |entry| entry.columns);
-    let others = columns.iter().filter(|&&other| other != NONE && other != slot);
-    others.filter(|&&other| stands_in(&queue.knotes[other], set)).count()
+    let mut knotes = queue.fds.knotes(&queue.knotes, fd);
+    knotes.all(|(other, knote)| other == slot || !stands_in(knote, set))
 }
 
 /// Moves a knote that can no longer share its set into one of its own, edge-triggered. An
@@ -241,8 +221,9 @@ fn siblings_in_set(queue: &Queue, fd: RawFd, slot: Slot) -> usize {
 fn resettle(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
     let before = queue.knotes[slot].own;
     let old = set_of(&queue.knotes[slot]);
-    queue.knotes[slot].own = SOFT | choose_set(queue, fd, epoll::ET);
-    let new = set_of(&queue.knotes[slot]);
+    let new = choose_set(queue, fd, slot, epoll::ET);
+    set_soft(&mut queue.knotes[slot], true);
+    put_in(&mut queue.knotes[slot], new);
     apply(queue, fd, new).inspect_err(|_| queue.knotes[slot].own = before)?;
     apply(queue, fd, old)
 }
@@ -251,15 +232,15 @@ fn resettle(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
 pub(super) fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let fd = descriptor(queue.knotes[slot].ident)?;
     let set = set_of(&queue.knotes[slot]);
-    leave(queue, fd, slot);
-    let result = apply(queue, fd, set);
-    if let Err(errno) = result
-        && gone(errno)
-    {
-        queue.forget(fd);
-        return Err(if sys_fd::is_open(fd) { Errno::ENOENT } else { Errno::EBADF });
+    let entry = queue.fds.unlink(&mut queue.knotes, fd, slot);
+    let wanted = if entry.first == NONE { 0 } else { wanted(&queue.knotes, entry, set) };
+    match bring(queue, fd, entry, set, wanted) {
+        Err(errno) if gone(errno) => {
+            queue.forget(fd);
+            Err(if sys_fd::is_open(fd) { Errno::ENOENT } else { Errno::EBADF })
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Enters a watched kqueue anew whose epoll was replaced: with the old one it fell out of
@@ -270,7 +251,8 @@ pub(super) fn refresh(queue: &mut Queue, fd: RawFd) {
     }
     let target = target(queue, fd);
     for set in 0..SETS {
-        let (wanted, token) = (queue.fds.entry(fd).map_or(0, |entry| entry.armed[set]), queue.fds.token(fd, set));
+        let Some(entry) = queue.fds.entry(fd) else { return };
+        let (wanted, token) = (unpack(entry.armed[set]), entry.token(fd, set));
         if wanted != 0 {
             let _ = with_set(queue, set, |epoll| epoll.add(target.number, wanted, token));
         }
@@ -279,9 +261,11 @@ pub(super) fn refresh(queue: &mut Queue, fd: RawFd) {
 
 /// Removes a knote whose file is gone, without asking epoll for anything.
 pub(super) fn abandon(queue: &mut Queue, slot: Slot) {
-    let knote = queue.knotes[slot];
-    if ops(knote.row).column().is_none() || knote.row >= super::ROW_FILE_READ {
-        let _ = ops(knote.row).detach(queue, slot);
+    let row = queue.knotes[slot].row;
+    if in_entry(row) && row < super::VARIANTS {
+        leave(queue, slot);
+    } else {
+        let _ = ops(row).detach(queue, slot);
     }
     queue.remove(slot);
 }
@@ -295,21 +279,20 @@ pub(super) fn is_gone(queue: &Queue, slot: Slot) -> bool {
 /// Gives up the entries of a number that serve no knote any more: what epoll still reports
 /// of them is stale from here on.
 pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
-    let Some(&entry) = queue.fds.entry(fd) else { return };
-    let mut used = [false; SETS];
-    for &slot in entry.columns.iter().filter(|&&slot| slot != NONE) {
-        let knote = &queue.knotes[slot];
-        used.iter_mut().enumerate().for_each(|(set, used)| *used |= stands_in(knote, set));
+    let Queue { fds, knotes, .. } = queue;
+    let Some(entry) = fds.known_mut(fd) else { return };
+    if entry.kind == Kind::Kqueue && entry.first != NONE {
+        return;
     }
-    let nested = entry.kind == Kind::Kqueue && entry.columns != [NONE; COLUMNS];
-    let entry = queue.fds.entry_mut(fd);
-    for (set, _) in used.iter().enumerate().filter(|(_, used)| !**used && !nested) {
-        entry.armed[set] = 0;
-        entry.generations[set] = entry.generations[set].wrapping_add(1);
+    let mut begun_anew = false;
+    for set in 0..SETS {
+        if !entry.knotes(knotes).any(|(_, knote)| stands_in(knote, set)) {
+            begun_anew |= entry.give_up(set);
+        }
     }
-    if !nested {
-        queue.fds.untie(fd);
-    }
+    // Once all counts have been used no stale report may be left that bears one.
+    fds.orphaned |= begun_anew;
+    fds.untie(fd);
 }
 
 /// Whether a set has an entry for the file that a number names now. Asked by adding it
@@ -332,7 +315,7 @@ pub(super) fn is_registered(queue: &Queue, fd: RawFd, set: usize) -> bool {
 /// Whether the entry a token names tells once only.
 pub(super) fn is_one_shot(queue: &Queue, token: u64, set: usize) -> bool {
     let entry = queue.fds.entry(token as u32 as RawFd);
-    entry.is_some_and(|entry| entry.armed[set] & epoll::ONESHOT != 0)
+    entry.is_some_and(|entry| unpack(entry.armed[set]) & epoll::ONESHOT != 0)
 }
 
 /// epoll reported `mask` for a descriptor's entry in one of the sets: queues the knotes
@@ -345,16 +328,18 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
         fds.orphaned = true;
         return;
     }
-    if entry.armed[set] & epoll::ONESHOT != 0 {
+    if entry.armed[set] & pack(epoll::ONESHOT) != 0 {
         // The kernel has disarmed the entry and keeps it.
-        entry.armed[set] = PARKED;
+        entry.armed[set] = pack(PARKED);
     }
-    for &slot in entry.columns.iter().filter(|&&slot| slot != NONE) {
+    let mut next = entry.first;
+    while next != NONE {
+        let slot = next;
         let knote = &mut knotes[slot];
-        let concerns = interest(knote.filter) | epoll::ERR | epoll::HUP;
+        next = knote.sibling;
+        let concerns = interest(knote.filter()) | epoll::ERR | epoll::HUP;
         if stands_in(knote, set) && mask & concerns != 0 {
-            knote.hint = (mask & 0xffff) as u16;
-            knote.hinted = *scan;
+            knote.set_hint(*scan, pack(mask));
             knotes.activate(slot);
         }
     }
@@ -364,11 +349,10 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
 /// that has waited on the ready list since, asked for anew: the condition may have passed,
 /// and the number may be another file's. The error is what to answer instead of an event.
 pub(super) fn readiness(queue: &mut Queue, slot: Slot) -> core::result::Result<u32, Outcome> {
-    let knote = &queue.knotes[slot];
-    if knote.hinted == queue.scan {
-        return Ok(u32::from(knote.hint));
+    match queue.knotes[slot].hint(queue.scan) {
+        Some(hint) => Ok(unpack(hint)),
+        None => ask_anew(queue, slot),
     }
-    ask_anew(queue, slot)
 }
 
 #[cold]
@@ -378,7 +362,7 @@ fn ask_anew(queue: &mut Queue, slot: Slot) -> core::result::Result<u32, Outcome>
     if !is_registered(queue, fd, set_of(&knote)) {
         return Err(Outcome::Gone);
     }
-    let events = i16::try_from(interest(knote.filter)).unwrap_or(0);
+    let events = i16::try_from(interest(knote.filter())).unwrap_or(0);
     match u32::from(sys_fd::poll_now(target(queue, fd).number, events).unsigned_abs()) {
         0 => Err(unready(queue, slot, false)),
         mask => Ok(mask),
@@ -402,8 +386,8 @@ pub(super) fn unready(queue: &mut Queue, slot: Slot, lasting: bool) -> Outcome {
     if !disarmed && !spins {
         return Outcome::NotReady;
     }
-    let result = if siblings_in_set(queue, fd, slot) == 0 {
-        queue.knotes[slot].own |= SOFT;
+    let result = if is_alone(queue, fd, slot) {
+        set_soft(&mut queue.knotes[slot], true);
         apply(queue, fd, set_of(&knote))
     } else {
         resettle(queue, fd, slot)
@@ -428,13 +412,13 @@ pub(super) fn still_there(queue: &mut Queue, slot: Slot) -> bool {
 
 /// Whether epoll itself tells of the knote again for as long as it is ready.
 pub(crate) fn is_told_again(knote: &Knote) -> bool {
-    knote.row < super::ROW_FILE_READ && ops(knote.row).column().is_some() && trigger(knote) == 0
+    knote.row < super::VARIANTS && is_polled(knote) && trigger(knote) == 0
 }
 
 /// Whether the knote comes onto the ready list by epoll's reports alone, and leaves it when
 /// it is handed out.
 pub(crate) fn is_told_by_epoll(knote: &Knote) -> bool {
-    let watched = knote.row < super::ROW_FILE_READ && ops(knote.row).column().is_some();
+    let watched = knote.row < super::VARIANTS && is_polled(knote);
     watched && !knote.has(state::FORCED) && trigger(knote) & epoll::ET == 0
 }
 
@@ -448,7 +432,7 @@ pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> boo
     let knote = *knote;
     let Ok(fd) = descriptor(knote.ident) else { return false };
     if knote.is_level() {
-        queue.knotes[slot].own &= !SOFT;
+        set_soft(&mut queue.knotes[slot], false);
         let _ = apply(queue, fd, set_of(&knote));
     }
     false
@@ -465,17 +449,11 @@ pub(super) fn settle(queue: &mut Queue, slot: Slot, fate: Fate) {
     let set = set_of(knote);
     match fate {
         Fate::Stays | Fate::Cleared => {}
-        Fate::Dispatched => {
-            if queue.fds.entry(fd).is_some_and(|entry| entry.armed[set] != PARKED) {
-                let _ = apply(queue, fd, set);
-            }
-        }
-        Fate::Spent => {
-            leave(queue, fd, slot);
-            // A parked entry stays for the next EV_ADD, which then is one EPOLL_CTL_MOD.
-            if queue.fds.entry(fd).is_some_and(|entry| entry.armed[set] != PARKED) {
-                let _ = apply(queue, fd, set);
-            }
-        }
+        Fate::Dispatched => {}
+        Fate::Spent => leave(queue, slot),
+    }
+    // A parked entry stays for the next EV_ADD, which then is one EPOLL_CTL_MOD.
+    if queue.fds.entry(fd).is_some_and(|entry| entry.armed[set] != pack(PARKED)) {
+        let _ = apply(queue, fd, set);
     }
 }

@@ -14,7 +14,7 @@
 use super::inodes::{self, Watch, news};
 use super::kept::Kept;
 use super::{Facts, ROW_FILE_READ, ROW_FILE_WRITE};
-use super::{Fate, Filter, Outcome, Queue, RETRY, descriptor};
+use super::{Fate, Filter, Outcome, Queue, RETRY, descriptor, fd};
 use crate::abi::{EV_CLEAR, EVFILT_READ, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
@@ -86,10 +86,11 @@ fn note(queue: &mut Queue, slot: Slot, end: Option<i64>) {
 
 /// Attaches a knote to a descriptor epoll refused. EINVAL for filters that have no
 /// meaning there.
+#[cold]
 pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let knote = queue.knotes[slot];
     let fd = descriptor(knote.ident)?;
-    let row = match knote.filter {
+    let row = match knote.filter() {
         EVFILT_READ => ROW_FILE_READ,
         EVFILT_WRITE => ROW_FILE_WRITE,
         _ => return Err(Errno::EINVAL),
@@ -100,6 +101,7 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let watched = Watched { identity: file::identity(fd)?, regular, watch: None, end: None, listed: false };
     queue.knotes[slot].row = row;
     queue.knotes[slot].own = queue.files.kept.insert(watched);
+    fd::enter(queue, fd, slot);
     queue.knotes.activate(slot);
     Ok(())
 }
@@ -116,13 +118,13 @@ fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
     check(queue, slot)?;
     let knote = &mut queue.knotes[slot];
     knote.fflags = change.fflags;
-    knote.data = change.data;
     queue.knotes.activate(slot);
     Ok(())
 }
 
 fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let result = check(queue, slot).map(|_| ());
+    fd::leave(queue, slot);
     let file = queue.files.kept.take(queue.knotes[slot].own);
     if let Some(watch) = file.and_then(|file| file.watch) {
         inodes::unwatch(queue, slot, &watch);
@@ -155,14 +157,6 @@ fn heard(file: &mut Watched) {
 }
 
 impl Filter for FileRead {
-    fn on_descriptor(&self) -> bool {
-        true
-    }
-
-    fn column(&self) -> Option<usize> {
-        Some(0)
-    }
-
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }
@@ -224,14 +218,6 @@ impl Filter for FileRead {
 }
 
 impl Filter for FileWrite {
-    fn on_descriptor(&self) -> bool {
-        true
-    }
-
-    fn column(&self) -> Option<usize> {
-        Some(1)
-    }
-
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }

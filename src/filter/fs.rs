@@ -30,7 +30,6 @@ impl Filter for Fs {
         if change.flags & EV_ADD != 0 || change.fflags != 0 {
             knote.fflags = change.fflags;
         }
-        knote.data = change.data;
         queue.knotes.activate(slot);
         Ok(())
     }

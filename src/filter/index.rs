@@ -1,4 +1,4 @@
-//! Finding a knote by (ident, filter), for filters whose ident is no descriptor.
+//! Finding a knote by (ident, number of its filter), where no descriptor's entry has it.
 //!
 //! An open-addressed table of slots, each with the hash of its key, so that a search touches
 //! no knote but the one it finds: eight bytes a place. Linear probing, at most three quarters
@@ -25,8 +25,8 @@ pub(super) struct Index {
 
 /// The upper half of a product: idents and filter numbers are no adversary's choice, and
 /// those that follow one another are spread evenly by the golden ratio.
-fn hash(ident: usize, filter: i16) -> u32 {
-    let key = (ident as u64) ^ u64::from(filter.unsigned_abs()).rotate_right(8);
+fn hash(ident: usize, filter: u8) -> u32 {
+    let key = (ident as u64) ^ u64::from(filter).rotate_right(8);
     (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
@@ -41,7 +41,7 @@ impl Index {
     }
 
     /// The slot of a key.
-    pub(super) fn find(&self, knotes: &Knotes, ident: usize, filter: i16) -> Option<Slot> {
+    pub(super) fn find(&self, knotes: &Knotes, ident: usize, filter: u8) -> Option<Slot> {
         if self.used == 0 {
             return None;
         }
@@ -52,7 +52,7 @@ impl Index {
             if there.slot == NONE {
                 return None;
             }
-            if there.hash == hash && knotes[there.slot].ident == ident && knotes[there.slot].filter == filter {
+            if there.hash == hash && knotes[there.slot].ident == ident && knotes[there.slot].number() == filter {
                 return Some(there.slot);
             }
             place = self.next(place);
@@ -78,7 +78,7 @@ impl Index {
 
     /// Enters a knote whose key is not in the table, which has room for it.
     pub(super) fn insert(&mut self, knotes: &Knotes, slot: Slot) {
-        self.put(Place { slot, hash: hash(knotes[slot].ident, knotes[slot].filter) });
+        self.put(Place { slot, hash: hash(knotes[slot].ident, knotes[slot].number()) });
         self.used += 1;
     }
 
@@ -95,7 +95,7 @@ impl Index {
         if self.used == 0 {
             return;
         }
-        let mut hole = self.home(hash(knotes[slot].ident, knotes[slot].filter));
+        let mut hole = self.home(hash(knotes[slot].ident, knotes[slot].number()));
         while self.places[hole].slot != slot {
             if self.places[hole].slot == NONE {
                 return;
@@ -137,7 +137,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_index_finds_what_a_map_would(
-            steps in prop::collection::vec((any::<bool>(), 0usize..40, -13i16..-10), 1..400),
+            steps in prop::collection::vec((any::<bool>(), 0usize..40, 11u8..14), 1..400),
         ) {
             let (mut knotes, mut index, mut map) = (Knotes::default(), Index::default(), HashMap::new());
             for (add, ident, filter) in steps {
@@ -147,7 +147,7 @@ mod tests {
                 prop_assert_eq!(found, map.get(&(ident, filter)).copied());
                 match found {
                     None if add => {
-                        let slot = knotes.insert(Knote::new(ident, filter, 0));
+                        let slot = knotes.insert(Knote::new(ident, filter));
                         prop_assert!(index.reserve().is_ok());
                         index.insert(&knotes, slot);
                         map.insert((ident, filter), slot);

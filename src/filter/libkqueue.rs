@@ -80,6 +80,7 @@ impl Filter for LibKqueue {
 
 /// Carries out a setting, or answers a question that asks for a receipt: what the receipt
 /// says. `None`: the change asks for an event.
+#[cold]
 pub(crate) fn answer(change: &Kevent) -> Option<Kevent> {
     let on = change.data != 0;
     let data = match change.fflags {

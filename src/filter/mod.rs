@@ -16,10 +16,12 @@ pub(crate) mod fs;
 mod hints;
 mod index;
 pub(crate) mod inodes;
+mod interest;
 mod kept;
 pub(crate) mod kind;
 mod letters;
 pub(crate) mod libkqueue;
+mod mask;
 pub(crate) mod mounts;
 pub(crate) mod nested;
 pub(crate) mod procdesc;
@@ -39,7 +41,7 @@ pub(crate) mod write;
 use crate::abi::{EVFILT_EMPTY, EVFILT_FS, EVFILT_PROC, EVFILT_PROCDESC, EVFILT_SIGNAL, EVFILT_SYSCOUNT, EVFILT_VNODE};
 use crate::abi::{EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
-use crate::knote::{Knotes, NONE, Slot};
+use crate::knote::{Knote, Knotes, SCAN, Slot};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::Epoll;
 use crate::sys::eventfd::Waker;
@@ -90,16 +92,6 @@ pub(crate) enum Fate {
 
 /// One filter's operations. All run under the kqueue's lock.
 pub(crate) trait Filter: Sync {
-    /// Whether `ident` is a descriptor, so that EBADF and close rules apply.
-    fn on_descriptor(&self) -> bool {
-        false
-    }
-
-    /// The knote's place in the descriptor's entry, for filters that epoll serves.
-    fn column(&self) -> Option<usize> {
-        None
-    }
-
     /// Refuses what the filter does not know before anything is touched. EINVAL.
     fn validate(&self, change: &Kevent) -> Result<()>;
 
@@ -111,8 +103,9 @@ pub(crate) trait Filter: Sync {
     /// puts all of them back.
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()>;
 
-    /// Stops watching. The knote is removed whatever this returns; the error tells the
-    /// program that what it watched had gone before (ENOENT, EBADF).
+    /// Stops watching, and takes the knote out of its descriptor's entry if it stands in
+    /// one. It is removed whatever this returns; the error tells the program that what it
+    /// watched had gone before (ENOENT, EBADF).
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()>;
 
     /// Takes in what has happened, before a change is made to a knote of this filter.
@@ -134,44 +127,71 @@ pub(crate) trait Filter: Sync {
     }
 
     /// Whether what epoll still holds may belong to the event of a knote that is ready
-    /// already: its condition is made of news that come there.
+    /// already: its condition is made of news that come there. See [`adds_up`].
     fn adds_up(&self) -> bool {
-        self.on_descriptor()
+        false
     }
 
     /// Is it ready, and with what? Consumes nothing.
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome;
 
-    /// The event was handed out.
+    /// The event was handed out. With [`Fate::Spent`] also what [`Filter::detach`] does.
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate);
 }
 
-/// Rows beyond the numbered filters: what EVFILT_READ and EVFILT_WRITE are on files that
-/// epoll does not serve.
-pub(crate) const ROW_FILE_READ: u8 = 16;
-pub(crate) const ROW_FILE_WRITE: u8 = 17;
-pub(crate) const ROW_NESTED: u8 = 18;
-/// EVFILT_PROC's announcement of a child.
-pub(crate) const ROW_CHILD: u8 = 19;
+/// What the ident of a knote is, and with it where the knote is found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ident {
+    /// No descriptor. The index finds the knote.
+    Key,
+    /// A descriptor, so that EBADF and close rules apply. The index finds the knote.
+    File,
+    /// A descriptor whose entry has the knote, though no epoll.
+    Unpolled,
+    /// A descriptor that stands in epoll; its entry has the knote.
+    Polled,
+}
 
-static ROWS: [Option<&dyn Filter>; 20] = {
-    let mut rows: [Option<&dyn Filter>; 20] = [None; 20];
-    rows[row_of(EVFILT_READ)] = Some(&read::Read);
-    rows[row_of(EVFILT_WRITE)] = Some(&write::Write);
-    rows[row_of(EVFILT_PROC)] = Some(&process::Process);
-    rows[row_of(EVFILT_PROCDESC)] = Some(&procdesc::ProcDesc);
-    rows[row_of(EVFILT_SIGNAL)] = Some(&signal::Signal);
-    rows[row_of(EVFILT_TIMER)] = Some(&timer::Timer);
-    rows[row_of(EVFILT_USER)] = Some(&user::User);
-    rows[row_of(EVFILT_LIBKQUEUE)] = Some(&libkqueue::LibKqueue);
-    rows[row_of(EVFILT_EMPTY)] = Some(&empty::Empty);
-    rows[row_of(EVFILT_EXCEPT)] = Some(&except::Except);
-    rows[row_of(EVFILT_VNODE)] = Some(&vnode::Vnode);
-    rows[row_of(EVFILT_FS)] = Some(&fs::Fs);
-    rows[ROW_FILE_READ as usize] = Some(&file::FileRead);
-    rows[ROW_FILE_WRITE as usize] = Some(&file::FileWrite);
-    rows[ROW_NESTED as usize] = Some(&nested::Nested);
-    rows[ROW_CHILD as usize] = Some(&process::Child);
+/// How knotes of one sort are served.
+#[derive(Clone, Copy)]
+struct Row {
+    ident: Ident,
+    ops: &'static dyn Filter,
+}
+
+/// Rows beyond the numbered filters, with the number of the filter in their low four bits:
+/// what EVFILT_READ and EVFILT_WRITE are on files that epoll does not serve, EVFILT_READ on
+/// kqueues, and EVFILT_PROC's announcement of a child.
+pub(crate) const ROW_FILE_READ: u8 = VARIANTS + 1;
+pub(crate) const ROW_FILE_WRITE: u8 = VARIANTS + 2;
+pub(crate) const ROW_NESTED: u8 = 2 * VARIANTS + 1;
+pub(crate) const ROW_CHILD: u8 = VARIANTS + 5;
+
+/// The first row beyond the numbered filters. Of the rows whose knotes stand in the entry of
+/// a descriptor those with this bit are not polled.
+const VARIANTS: u8 = 16;
+
+static ROWS: [Option<Row>; ROW_NESTED as usize + 1] = {
+    const fn row(ident: Ident, ops: &'static dyn Filter) -> Option<Row> {
+        Some(Row { ident, ops })
+    }
+    let mut rows = [None; ROW_NESTED as usize + 1];
+    rows[row_of(EVFILT_READ)] = row(Ident::Polled, &read::Read);
+    rows[row_of(EVFILT_WRITE)] = row(Ident::Polled, &write::Write);
+    rows[row_of(EVFILT_PROC)] = row(Ident::Key, &process::Process);
+    rows[row_of(EVFILT_PROCDESC)] = row(Ident::Polled, &procdesc::ProcDesc);
+    rows[row_of(EVFILT_SIGNAL)] = row(Ident::Key, &signal::Signal);
+    rows[row_of(EVFILT_TIMER)] = row(Ident::Key, &timer::Timer);
+    rows[row_of(EVFILT_USER)] = row(Ident::Key, &user::User);
+    rows[row_of(EVFILT_LIBKQUEUE)] = row(Ident::Key, &libkqueue::LibKqueue);
+    rows[row_of(EVFILT_EMPTY)] = row(Ident::File, &empty::Empty);
+    rows[row_of(EVFILT_EXCEPT)] = row(Ident::Polled, &except::Except);
+    rows[row_of(EVFILT_VNODE)] = row(Ident::File, &vnode::Vnode);
+    rows[row_of(EVFILT_FS)] = row(Ident::Key, &fs::Fs);
+    rows[ROW_FILE_READ as usize] = row(Ident::Unpolled, &file::FileRead);
+    rows[ROW_FILE_WRITE as usize] = row(Ident::Unpolled, &file::FileWrite);
+    rows[ROW_NESTED as usize] = row(Ident::Polled, &nested::Nested);
+    rows[ROW_CHILD as usize] = row(Ident::Key, &process::Child);
     rows
 };
 
@@ -185,9 +205,32 @@ pub(crate) fn row(filter: i16) -> Result<u8> {
     if known { u8::try_from(row_of(filter)).map_err(|_| Errno::EINVAL) } else { Err(Errno::EINVAL) }
 }
 
+#[inline(always)]
+fn served(row: u8) -> &'static Row {
+    ROWS[usize::from(row)].as_ref().expect("a knote's row is one that `row` or `attach` gave")
+}
+
 /// The operations of a row.
+#[inline(always)]
 pub(crate) fn ops(row: u8) -> &'static dyn Filter {
-    ROWS[usize::from(row)].expect("a knote's row is one that `row` or `attach` gave")
+    served(row).ops
+}
+
+/// Whether the idents of a row are descriptors, so that EBADF and close rules apply.
+#[inline(always)]
+pub(crate) fn on_descriptor(row: u8) -> bool {
+    served(row).ident != Ident::Key
+}
+
+/// Whether the knotes of a row stand in the entries of their descriptors.
+#[inline(always)]
+fn in_entry(row: u8) -> bool {
+    matches!(served(row).ident, Ident::Unpolled | Ident::Polled)
+}
+
+/// Whether what epoll still holds may belong to the event of a ready knote of a row.
+pub(crate) fn adds_up(row: u8) -> bool {
+    on_descriptor(row) || ops(row).adds_up()
 }
 
 /// Another kqueue, as one that watches it sees it.
@@ -213,7 +256,7 @@ pub(crate) type FindKqueue = fn(RawFd) -> Option<Arc<dyn Inner>>;
 /// | --- | --- |
 /// | 63 | a source; the low bits are its number |
 /// | 62 | with bit 63: a source of one knote, which the rest names |
-/// | 32–62 | generation of the descriptor's entry |
+/// | 32–39 | generation of the descriptor's entry |
 /// | 0–31 | the descriptor |
 pub(crate) mod token {
     pub(crate) const SOURCE: u64 = 1 << 63;
@@ -258,8 +301,8 @@ pub(crate) struct Queue {
     following: Option<following::Subscription>,
     pub(crate) signals: signals::Signals,
     pub(crate) find_kqueue: FindKqueue,
-    /// Counts the rounds in which changes are made or ready knotes are looked at.
-    pub(crate) scan: u32,
+    /// The number of the round in which changes are made or ready knotes are looked at.
+    pub(crate) scan: u64,
     index: index::Index,
     /// Timers of knotes whose condition no kernel event tells of; see [`Queue::look_again`].
     looks: BTreeMap<Slot, u32>,
@@ -290,39 +333,46 @@ impl Queue {
             following: None,
             signals: signals::Signals::default(),
             find_kqueue,
-            scan: 1,
+            scan: SCAN,
             index: index::Index::default(),
             looks: BTreeMap::new(),
         }
     }
 
-    /// The knote of (ident, filter), if there is one.
-    pub(crate) fn find(&self, row: u8, ident: usize, filter: i16) -> Option<Slot> {
-        match ops(row).column() {
-            Some(column) => self.fds.knote(descriptor(ident).ok()?, column),
-            None => self.index.find(&self.knotes, ident, filter),
+    /// The knote of (ident, filter), if there is one, by the filter's row.
+    pub(crate) fn find(&self, row: u8, ident: usize) -> Option<Slot> {
+        if in_entry(row) {
+            return self.fds.find(&self.knotes, descriptor(ident).ok()?, row);
         }
+        self.index.find(&self.knotes, ident, row)
     }
 
-    /// Makes room for `more` knotes, at most one of them in the index. ENOMEM.
-    pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
+    /// Makes room for `more` knotes of a row, at most one of them in the index. ENOMEM.
+    #[inline(always)]
+    pub(crate) fn reserve(&mut self, row: u8, more: usize) -> Result<()> {
         self.knotes.reserve(more)?;
-        self.index.reserve()
+        if in_entry(row) { Ok(()) } else { self.index.reserve() }
     }
 
-    /// Enters a knote where [`Queue::find`] looks.
+    /// Enters a new knote where [`Queue::find`] looks. Those in the entry of a descriptor
+    /// have been entered there when they were attached.
+    #[inline(always)]
     pub(crate) fn enter(&mut self, slot: Slot) -> Result<()> {
-        let (ident, row) = (self.knotes[slot].ident, self.knotes[slot].row);
-        match ops(row).column() {
-            Some(column) => self.fds.set_knote(descriptor(ident)?, column, slot),
-            None => {
-                self.index.insert(&self.knotes, slot);
-                if ops(row).on_descriptor() {
-                    self.fds.set_others(descriptor(ident)?, true);
-                }
-            }
+        if in_entry(self.knotes[slot].row) { Ok(()) } else { self.enter_in_index(slot) }
+    }
+
+    fn enter_in_index(&mut self, slot: Slot) -> Result<()> {
+        let Knote { ident, row, .. } = self.knotes[slot];
+        self.index.insert(&self.knotes, slot);
+        if on_descriptor(row) {
+            self.fds.set_others(descriptor(ident)?, true);
         }
         Ok(())
+    }
+
+    /// A new round begins.
+    pub(crate) fn next_scan(&mut self) {
+        self.scan = self.scan.wrapping_add(SCAN);
     }
 
     /// Queues a knote again `after` ns, for conditions that no kernel event
@@ -337,18 +387,15 @@ impl Queue {
     }
 
     /// Takes a knote out of the books, after its filter let go of it.
+    #[inline(always)]
     pub(crate) fn remove(&mut self, slot: Slot) {
-        if let Some(index) = self.looks.remove(&slot) {
+        if !self.looks.is_empty()
+            && let Some(index) = self.looks.remove(&slot)
+        {
             self.timers.delete(index);
         }
-        let knote = self.knotes[slot];
-        match ops(knote.row).column() {
-            Some(column) => {
-                if let Ok(fd) = descriptor(knote.ident) {
-                    self.fds.set_knote(fd, column, NONE);
-                }
-            }
-            None => self.index.remove(&self.knotes, slot),
+        if !in_entry(self.knotes[slot].row) {
+            self.index.remove(&self.knotes, slot);
         }
         self.knotes.remove(slot);
     }
@@ -363,12 +410,11 @@ impl Queue {
     /// Something said that a descriptor's file is gone: drops the knotes of which that is
     /// true. Others on the number may be of the file it names now.
     pub(crate) fn forget(&mut self, fd: RawFd) {
-        let mut suspects: Vec<Slot> =
-            (0..descriptors::COLUMNS).filter_map(|column| self.fds.knote(fd, column)).collect();
+        let mut suspects: Vec<Slot> = self.fds.knotes(&self.knotes, fd).map(|(slot, _)| slot).collect();
         if self.fds.has_others(fd) {
-            let served = |filter: &i16| ROWS[row_of(*filter)].is_some_and(|row| row.on_descriptor());
-            let others = (1..ROW_FILE_READ).map(|row| -i16::from(row)).filter(served);
-            suspects.extend(others.filter_map(|filter| self.index.find(&self.knotes, fd as usize, filter)));
+            let others =
+                (1..VARIANTS).filter(|row| ROWS[usize::from(*row)].is_some_and(|row| row.ident == Ident::File));
+            suspects.extend(others.filter_map(|row| self.index.find(&self.knotes, fd as usize, row)));
         }
         // By name: letting go of one may take another along.
         let names: Vec<u64> = suspects.into_iter().map(|slot| self.knotes.name(slot)).collect();
@@ -390,9 +436,9 @@ pub(crate) fn descriptor(ident: usize) -> Result<RawFd> {
 
 /// Attaches a new knote: through its filter's row, or through the row that serves the
 /// sort of file its descriptor names.
-pub(crate) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
-    let row = queue.knotes[slot].row;
-    if ops(row).on_descriptor() {
+#[inline(always)]
+pub(crate) fn attach(queue: &mut Queue, slot: Slot, row: u8) -> Result<()> {
+    if on_descriptor(row) {
         let fd = descriptor(queue.knotes[slot].ident)?;
         // A wild number must not make large books.
         if !queue.fds.covers(fd) && !crate::sys::fd::is_open(fd) {
@@ -404,7 +450,7 @@ pub(crate) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     }
     match ops(row).attach(queue, slot) {
         // epoll_ctl(2): the file cannot be polled.
-        Err(Errno::EPERM) if ops(row).column().is_some() => file::attach(queue, slot),
+        Err(Errno::EPERM) if in_entry(row) => file::attach(queue, slot),
         other => other,
     }
 }

@@ -17,9 +17,8 @@ use crate::sys::file;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-/// The row of EVFILT_READ on a kqueue. The saved `data` and `fflags` have no meaning here
-/// and hold the version of the inner's events as last looked at, and as last reported: an
-/// EV_CLEAR knote tells of each once.
+/// The row of EVFILT_READ on a kqueue. The saved `fflags` have no meaning here and hold the
+/// version of the inner's events as last reported: an EV_CLEAR knote tells of each once.
 pub(crate) struct Nested;
 
 /// A version that counting up from nothing does not reach.
@@ -27,9 +26,10 @@ const UNTOLD: u32 = u32::MAX;
 
 /// Attaches a knote to the kqueue `inner`. EINVAL for other filters than EVFILT_READ and
 /// for a kqueue in itself; ELOOP for a ring of kqueues or too long a chain.
+#[cold]
 pub(super) fn attach(queue: &mut Queue, slot: Slot, inner: Arc<dyn Inner>) -> Result<()> {
     let number = descriptor(queue.knotes[slot].ident)?;
-    if queue.knotes[slot].filter != EVFILT_READ || inner.epoll() == queue.epoll.as_raw_fd() {
+    if queue.knotes[slot].filter() != EVFILT_READ || inner.epoll() == queue.epoll.as_raw_fd() {
         return Err(Errno::EINVAL);
     }
     queue.forget(number);
@@ -60,14 +60,6 @@ fn refresh_knote(queue: &mut Queue, slot: Slot) {
 }
 
 impl Filter for Nested {
-    fn on_descriptor(&self) -> bool {
-        true
-    }
-
-    fn column(&self) -> Option<usize> {
-        Some(0)
-    }
-
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }
@@ -104,8 +96,11 @@ impl Filter for Nested {
         let Some(inner) = inner(queue, slot) else { return Outcome::Gone };
         refresh_knote(queue, slot);
         let (pending, version) = inner.pending();
-        let knote = &mut queue.knotes[slot];
-        knote.data = version as isize;
+        let number = descriptor(queue.knotes[slot].ident).unwrap_or(-1);
+        if let Some(watched) = queue.fds.kqueues.get_mut(&number) {
+            watched.version = version;
+        }
+        let knote = &queue.knotes[slot];
         let told = knote.flags & EV_CLEAR != 0 && knote.fflags == version;
         if pending == 0 || told {
             return fd::unready(queue, slot, false);
@@ -115,8 +110,10 @@ impl Filter for Nested {
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
-        let knote = &mut queue.knotes[slot];
-        knote.fflags = knote.data as u32;
+        let number = descriptor(queue.knotes[slot].ident).unwrap_or(-1);
+        if let Some(watched) = queue.fds.kqueues.get(&number) {
+            queue.knotes[slot].fflags = watched.version;
+        }
         fd::settle(queue, slot, fate);
     }
 }

@@ -15,14 +15,6 @@ use crate::sys::pidfd;
 pub(crate) struct ProcDesc;
 
 impl Filter for ProcDesc {
-    fn on_descriptor(&self) -> bool {
-        true
-    }
-
-    fn column(&self) -> Option<usize> {
-        Some(3)
-    }
-
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }
@@ -39,7 +31,6 @@ impl Filter for ProcDesc {
         if change.flags & EV_ADD != 0 {
             let knote = &mut queue.knotes[slot];
             knote.fflags = change.fflags;
-            knote.data = change.data;
         }
         fd::modify(queue, slot, false)
     }

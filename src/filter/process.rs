@@ -38,7 +38,6 @@ impl Filter for Process {
             processes::change(queue, slot, change.fflags & BY_CONNECTOR)?;
             let knote = &mut queue.knotes[slot];
             knote.fflags = change.fflags;
-            knote.data = change.data;
         }
         queue.knotes.activate(slot);
         Ok(())
@@ -105,7 +104,12 @@ impl Filter for Child {
     }
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
-        Outcome::Ready(Facts { data: queue.knotes[slot].data, fflags: NOTE_CHILD, last: true, ..Facts::default() })
+        Outcome::Ready(Facts {
+            data: queue.knotes[slot].own as isize,
+            fflags: NOTE_CHILD,
+            last: true,
+            ..Facts::default()
+        })
     }
 
     fn settle(&self, _queue: &mut Queue, _slot: Slot, _fate: Fate) {}

@@ -6,7 +6,7 @@
 //! tracked process are followed by the connector alone from the start.
 
 use super::following::{self, MAY_HAVE_ENDED, News, What};
-use super::{Queue, ROW_CHILD, token};
+use super::{Queue, ROW_CHILD, row_of, token};
 use crate::abi::{EV_ONESHOT, EVFILT_PROC, NOTE_EXEC, NOTE_EXIT, NOTE_FORK, NOTE_TRACK, NOTE_TRACKERR};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knote, STORED_FLAGS, Slot};
@@ -14,6 +14,9 @@ use crate::sys::epoll::{self, Epoll};
 use crate::sys::pidfd::{self, PidFd};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
+
+/// EVFILT_PROC in the index.
+const PROC: u8 = row_of(EVFILT_PROC) as u8;
 
 /// What only the connector tells.
 pub(super) const BY_CONNECTOR: u32 = NOTE_FORK | NOTE_EXEC | NOTE_TRACK;
@@ -280,7 +283,7 @@ fn apply(queue: &mut Queue, news: Vec<News>) {
 
 /// The knote that follows a process under this number.
 fn follower(queue: &Queue, pid: i32, serial: u64) -> Option<Slot> {
-    let slot = queue.index.find(&queue.knotes, usize::try_from(pid).ok()?, EVFILT_PROC)?;
+    let slot = queue.index.find(&queue.knotes, usize::try_from(pid).ok()?, PROC)?;
     let followed = queue.watches.by_slot.get(&slot)?.followed;
     (followed == Some(serial)).then_some(slot)
 }
@@ -301,27 +304,26 @@ fn did(queue: &mut Queue, slot: Slot, bits: u32) {
 /// A tracked process has a child: announces it, and gives it a knote like its parent's.
 fn bear(queue: &mut Queue, parent: Slot, pid: i32, serial: u64) {
     let Ok(ident) = usize::try_from(pid) else { return };
-    if queue.reserve(2).is_err() {
+    if queue.reserve(PROC, 2).is_err() {
         following::unfollow(queue, pid, serial);
         return did(queue, parent, NOTE_TRACKERR);
     }
     let parent = queue.knotes[parent];
-    let mut announcement = Knote::new(ident, EVFILT_PROC, ROW_CHILD);
+    let mut announcement = Knote::new(ident, ROW_CHILD);
     announcement.udata = parent.udata;
-    announcement.data = parent.ident as isize;
+    announcement.own = parent.ident as u32;
     announcement.flags = parent.flags & STORED_FLAGS | EV_ONESHOT;
     let slot = queue.knotes.insert(announcement);
     queue.knotes.activate(slot);
 
-    if let Some(earlier) = queue.index.find(&queue.knotes, ident, EVFILT_PROC) {
+    if let Some(earlier) = queue.index.find(&queue.knotes, ident, PROC) {
         // The number's last process has ended; its knote tells of that and is not found by
         // its key any more.
         end_by_pidfd(queue, earlier);
         queue.index.remove(&queue.knotes, earlier);
     }
-    let mut knote = Knote::new(ident, EVFILT_PROC, parent.row);
+    let mut knote = Knote::new(ident, parent.row);
     knote.udata = parent.udata;
-    knote.data = parent.ident as isize;
     knote.fflags = parent.fflags;
     knote.flags = parent.flags;
     let slot = queue.knotes.insert(knote);

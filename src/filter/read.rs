@@ -20,14 +20,6 @@ use std::os::fd::RawFd;
 pub(crate) struct Read;
 
 impl Filter for Read {
-    fn on_descriptor(&self) -> bool {
-        true
-    }
-
-    fn column(&self) -> Option<usize> {
-        Some(0)
-    }
-
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }
@@ -38,9 +30,8 @@ impl Filter for Read {
     }
 
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-        let knote = &mut queue.knotes[slot];
-        knote.fflags = change.fflags;
-        knote.data = change.data;
+        queue.knotes[slot].fflags = change.fflags;
+        queue.knotes.set_data(slot, change.data)?;
         fd::modify(queue, slot, change.fflags & NOTE_LOWAT != 0)
     }
 
@@ -86,7 +77,7 @@ fn gate(queue: &mut Queue, slot: Slot, facts: Facts, mask: u32) -> Outcome {
 #[inline(never)]
 fn gate_marked(queue: &mut Queue, slot: Slot, facts: Facts, mask: u32) -> Outcome {
     let knote = &queue.knotes[slot];
-    if !facts.eof && mask & ERR == 0 && facts.data < knote.data {
+    if !facts.eof && mask & ERR == 0 && facts.data < queue.knotes.data(slot) {
         let number = descriptor(knote.ident).unwrap_or(-1);
         if kind::has_low_water_mark(number, queue.fds.kind(number)) {
             return fd::unready(queue, slot, true);

@@ -28,7 +28,6 @@ impl Filter for Signal {
 
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         queue.knotes[slot].fflags = change.fflags;
-        queue.knotes[slot].data = change.data;
         signals::gather(queue);
         Ok(())
     }

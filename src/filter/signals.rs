@@ -189,14 +189,17 @@ pub(crate) fn expect(queue: &mut Queue) {
 }
 
 /// The same for a thread that will sleep. Not all of libc's own calls come to us
-/// (sigignore(3), sigset(3)), so actions are compared here in any case.
-pub(crate) fn before_sleep(queue: &mut Queue) {
-    if let Some(own) = queue.signals.0.as_deref() {
-        if hook::is_in_front() {
-            hook::compare(own.mask);
-        }
-        expect(queue);
+/// (sigignore(3), sigset(3)), so actions are compared here in any case. Returns how long it
+/// may sleep for their sake, ns.
+pub(crate) fn before_sleep(queue: &mut Queue) -> Option<u64> {
+    let own = queue.signals.0.as_deref_mut()?;
+    if hook::is_in_front() {
+        hook::compare(own.mask);
     }
+    let (span, echo) = pending::tend(own.mask);
+    own.echo |= echo;
+    expect(queue);
+    span
 }
 
 /// A call is over: somebody still wants to be woken, or nobody does.

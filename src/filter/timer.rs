@@ -42,9 +42,8 @@ impl Filter for Timer {
         if change.flags & EV_ADD != 0 {
             self.validate(change)?;
             queue.timers.prepare(clock_of(change.fflags), &queue.epoll)?;
-            let knote = &mut queue.knotes[slot];
-            knote.fflags = change.fflags;
-            knote.data = change.data;
+            queue.knotes.set_data(slot, change.data)?;
+            queue.knotes[slot].fflags = change.fflags;
             // What had expired under the old settings is forgotten.
             queue.knotes.dequeue(slot);
             restart(queue, slot);
@@ -95,10 +94,10 @@ fn restart(queue: &mut Queue, slot: Slot) {
     if knote.fflags & NOTE_ABSTIME == 0 {
         knote.flags |= EV_CLEAR;
     }
-    let &mut Knote { fflags, data, flags, own, .. } = knote;
+    let &mut Knote { fflags, flags, own, .. } = knote;
     let clock = clock_of(fflags);
     let now = timers::now(queue, clock);
-    let (deadline, period) = schedule(fflags, data, flags & EV_ONESHOT != 0, now);
+    let (deadline, period) = schedule(fflags, queue.knotes.data(slot), flags & EV_ONESHOT != 0, now);
     queue.timers.get(own).set(clock, deadline, period);
     run(queue, slot, now);
 }

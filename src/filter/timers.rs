@@ -89,7 +89,7 @@ struct Line {
     /// The earliest on top.
     heap: BinaryHeap<Reverse<Entry>>,
     /// The clock when it was last looked at, ns, and the scan in which that was.
-    seen: (u64, u32),
+    seen: (u64, u64),
 }
 
 impl Default for Line {

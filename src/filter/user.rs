@@ -36,9 +36,9 @@ impl Filter for User {
     }
 
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
+        queue.knotes.set_data(slot, change.data)?;
         let knote = &mut queue.knotes[slot];
         knote.fflags = combine(knote.fflags, change.fflags);
-        knote.data = change.data;
         if change.flags & EV_CLEAR != 0 {
             knote.own &= !TRIGGERED;
         }
@@ -62,7 +62,7 @@ impl Filter for User {
         if !is_triggered(knote) {
             return Outcome::NotReady;
         }
-        Outcome::Ready(Facts { data: knote.data, fflags: knote.fflags, again: true, ..Facts::default() })
+        Outcome::Ready(Facts { data: queue.knotes.data(slot), fflags: knote.fflags, again: true, ..Facts::default() })
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, _fate: Fate) {

@@ -215,10 +215,6 @@ fn is_renamed(vnode: &Watched, fd: RawFd) -> bool {
 }
 
 impl Filter for Vnode {
-    fn on_descriptor(&self) -> bool {
-        true
-    }
-
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }
@@ -257,7 +253,6 @@ impl Filter for Vnode {
         if asked != queue.knotes[slot].fflags {
             reask(queue, slot, fd, asked)?;
         }
-        queue.knotes[slot].data = change.data;
         queue.knotes.activate(slot);
         Ok(())
     }

@@ -64,6 +64,8 @@ pub(crate) struct Watched {
     watcher: Watcher,
     /// Its epoll's renewals when it was entered last.
     renewals: u32,
+    /// The version of its events as last looked at.
+    pub(super) version: u32,
 }
 
 impl Watched {
@@ -71,7 +73,7 @@ impl Watched {
         let watcher = Watcher { letters, name };
         let renewals = kqueue.watchers().renewals.load(Ordering::Acquire);
         kqueue.watch(watcher.clone());
-        Watched { inner: Arc::downgrade(kqueue), watcher, renewals }
+        Watched { inner: Arc::downgrade(kqueue), watcher, renewals, version: 0 }
     }
 
     /// The kqueue, unless it is gone.

@@ -7,7 +7,7 @@
 //! that shut down its sending is no EV_EOF here.
 
 use super::kind::{self, Kind};
-use super::{Facts, Fate, Filter, Outcome, Queue, descriptor, fd};
+use super::{Facts, Fate, Filter, Outcome, Queue, descriptor, fd, interest};
 use crate::abi::{Kevent, NOTE_LOWAT};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
@@ -19,14 +19,6 @@ use std::os::fd::RawFd;
 pub(crate) struct Write;
 
 impl Filter for Write {
-    fn on_descriptor(&self) -> bool {
-        true
-    }
-
-    fn column(&self) -> Option<usize> {
-        Some(1)
-    }
-
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }
@@ -37,9 +29,8 @@ impl Filter for Write {
     }
 
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-        let knote = &mut queue.knotes[slot];
-        knote.fflags = change.fflags;
-        knote.data = change.data;
+        queue.knotes[slot].fflags = change.fflags;
+        queue.knotes.set_data(slot, change.data)?;
         fd::modify(queue, slot, change.fflags & NOTE_LOWAT != 0)
     }
 
@@ -65,7 +56,7 @@ impl Filter for Write {
             Ok(ended) => ended,
             Err(outcome) => return outcome,
         };
-        match room(queue, number) {
+        match room(queue, slot, number) {
             Ok(room) => gate(queue, slot, Facts { data: room.data, eof: eof || room.shut, fflags, ..Facts::default() }),
             Err(Errno::EBADF) => Outcome::Gone,
             Err(_) => gate(queue, slot, Facts { data: 1, eof, fflags, ..Facts::default() }),
@@ -81,7 +72,7 @@ impl Filter for Write {
 fn gate(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
     let knote = queue.knotes[slot];
     let marked = knote.fflags & NOTE_LOWAT != 0;
-    if marked && !facts.eof && facts.data < knote.data {
+    if marked && !facts.eof && facts.data < queue.knotes.data(slot) {
         let number = descriptor(knote.ident).unwrap_or(-1);
         if kind::has_low_water_mark(number, queue.fds.kind(number)) {
             // TCP tells of room only after it had none.
@@ -119,18 +110,18 @@ struct Room {
 }
 
 /// Bytes that can be written. EBADF: closed.
-fn room(queue: &mut Queue, number: RawFd) -> Result<Room> {
+fn room(queue: &mut Queue, slot: Slot, number: RawFd) -> Result<Room> {
     let kind = queue.fds.kind(number);
     let open = |free: usize| Room { data: isize::try_from(free.max(1)).unwrap_or(isize::MAX), shut: false };
     match kind {
         Kind::Tcp => {
             let sending = socket::tcp_sending(number)?;
-            let size = queue.fds.send_buffer(number, sending.queued)?;
+            let size = interest::send_buffer(&mut queue.knotes[slot], number, sending.queued)?;
             Ok(Room { shut: sending.ended, ..open(size.saturating_sub(sending.queued)) })
         }
         Kind::UnixStream | Kind::Datagram => {
             let queued = file::unsent_bytes(number)?;
-            let size = queue.fds.send_buffer(number, queued)?;
+            let size = interest::send_buffer(&mut queue.knotes[slot], number, queued)?;
             Ok(open(size.saturating_sub(queued)))
         }
         Kind::PipeWriter | Kind::PipeBoth => {

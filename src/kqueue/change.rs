@@ -5,7 +5,7 @@
 //! row. The state bits are set before the filter registers anything, so that a disabled
 //! knote is never armed.
 
-use super::{Kqueue, State, readable};
+use super::{Kqueue, State, hand_out, readable};
 use crate::abi::{
     EV_ADD, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_ERROR, EV_FORCEONESHOT, EV_KEEPUDATA, EV_ONESHOT, EV_RECEIPT,
     EV_SYSFLAGS, EVFILT_LIBKQUEUE, Kevent,
@@ -41,54 +41,53 @@ pub(super) fn apply_all(
     events: &mut Output<Kevent>,
 ) -> Result<Next> {
     // Timers are counted from the time of this call.
-    state.queue.scan = state.queue.scan.wrapping_add(1);
+    state.queue.next_scan();
     let entered = state.queue.entered;
     for (done, asked) in changes.iter().enumerate() {
         // Copied before the answer is written: both lists may be the same array.
-        let asked = asked?;
-        let mut change = asked;
+        let mut change = asked?;
+        let traced = debug::is_on().then_some(change);
         change.flags &= !EV_SYSFLAGS;
-        let mut result = apply(&mut state.queue, &change);
-        if core::mem::take(&mut state.queue.crowded) && readable::make_way(kqueue, state) && result.is_err() {
-            result = apply(&mut state.queue, &change);
+        let mut result = apply(&mut state.queue, &mut change);
+        if state.queue.crowded {
+            state.queue.crowded = false;
+            if readable::make_way(kqueue, state) && result.is_err() {
+                result = apply(&mut state.queue, &mut change);
+            }
         }
         if state.queue.entered.wrapping_sub(entered) == MANY {
             readable::step_aside(kqueue, state, changes.len() - done);
         }
-        if debug::is_on() {
-            trace(asked, result.err());
+        if let Some(asked) = traced {
+            debug::trace("kevent", format_args!("change {} -> {result:?}", Named(&asked)));
         }
-        let answer = match result {
-            Ok(_) if change.flags & EV_RECEIPT == 0 => continue,
-            Ok(receipt) => Kevent { flags: EV_ERROR, ..receipt },
+        match result {
+            Ok(()) if change.flags & EV_RECEIPT == 0 => continue,
+            Ok(()) => {}
             Err(errno) if events.room() == 0 => return Err(errno),
-            Err(errno) => Kevent { flags: EV_ERROR, data: errno.raw() as isize, ..change },
-        };
+            Err(errno) => change.data = errno.raw() as isize,
+        }
         if events.room() == 0 {
             return Ok(Next::Return);
         }
-        events.push(answer)?;
+        change.flags = EV_ERROR;
+        events.push(change)?;
     }
     Ok(Next::Collect)
 }
 
-#[cold]
-#[inline(never)]
-fn trace(asked: Kevent, refused: Option<Errno>) {
-    let result = refused.map_or(Ok(()), Err);
-    debug::trace("kevent", format_args!("change {} -> {result:?}", Named(&asked)));
-}
-
-/// Applies one change. The value is what a receipt shows, but for its flags.
-fn apply(queue: &mut Queue, change: &Kevent) -> Result<Kevent> {
+/// Applies one change, and makes of it what a receipt shows, but for its flags.
+fn apply(queue: &mut Queue, change: &mut Kevent) -> Result<()> {
     if change.filter == EVFILT_LIBKQUEUE && change.flags & EV_ADD != 0 {
         filter::ops(filter::row(change.filter)?).validate(change)?;
         if let Some(answer) = filter::libkqueue::answer(change) {
-            return Ok(answer);
+            *change = answer;
+            return Ok(());
         }
     }
     register(queue, change)?;
-    Ok(Kevent { data: 0, ..*change })
+    change.data = 0;
+    Ok(())
 }
 
 /// kqueue(2)'s rules for one change.
@@ -99,27 +98,22 @@ fn register(queue: &mut Queue, change: &Kevent) -> Result<()> {
     if has(EV_ENABLE) && has(EV_DISABLE) || has(EV_ADD) && has(EV_KEEPUDATA) {
         return Err(Errno::EINVAL);
     }
-    if ops.on_descriptor() {
+    let on_descriptor = filter::on_descriptor(row);
+    if on_descriptor {
         filter::descriptor(change.ident)?;
     }
     ops.catch_up(queue);
-    let mut found = queue.find(row, change.ident, change.filter);
-    if let Some(slot) = found
-        && ops.is_over(queue, slot)
-    {
-        let _ = delete(queue, slot);
-        found = None;
-    }
-    match found {
-        Some(slot) if has(EV_DELETE) => delete(queue, slot),
+    match queue.find(row, change.ident) {
+        Some(slot) if ops.is_over(queue, slot) => hand_out::drop_knote(queue, slot),
+        Some(slot) if has(EV_DELETE) => return delete(queue, slot),
         Some(slot) => match modify(queue, slot, change) {
             // The file of the knote was closed and the number is another's now.
-            Err(Errno::ENOENT) if has(EV_ADD) && ops.on_descriptor() => add(queue, row, change),
-            other => other,
+            Err(Errno::ENOENT) if has(EV_ADD) && on_descriptor => {}
+            other => return other,
         },
-        None if has(EV_ADD) => add(queue, row, change),
-        None => Err(absent(ops.on_descriptor(), change.ident)),
+        None => {}
     }
+    if has(EV_ADD) { add(queue, row, change) } else { Err(absent(on_descriptor, change.ident)) }
 }
 
 /// Why there is no such knote: the descriptor is not open, or nobody registered it.
@@ -127,26 +121,34 @@ fn absent(on_descriptor: bool, ident: usize) -> Errno {
     if on_descriptor && !filter::descriptor(ident).is_ok_and(fd::is_open) { Errno::EBADF } else { Errno::ENOENT }
 }
 
+#[inline(always)]
 fn add(queue: &mut Queue, row: u8, change: &Kevent) -> Result<()> {
     filter::ops(row).validate(change)?;
-    queue.reserve(1)?;
-    let mut knote = Knote::new(change.ident, change.filter, row);
+    queue.reserve(row, 1)?;
+    let mut knote = Knote::new(change.ident, row);
     knote.udata = change.udata as usize;
     knote.fflags = change.fflags;
-    knote.data = change.data;
     knote.flags = change.flags & STORED_FLAGS;
     if change.flags & EV_DISABLE != 0 {
         knote.state &= !state::ENABLED;
     }
     let slot = queue.knotes.insert(knote);
-    if let Err(errno) = filter::attach(queue, slot).and_then(|()| queue.enter(slot)) {
-        queue.knotes.remove(slot);
-        return Err(errno);
+    let kept = queue.knotes.set_data(slot, change.data);
+    let attached = kept.and_then(|()| filter::attach(queue, slot, row));
+    if let Err(errno) = attached.and_then(|()| queue.enter(slot)) {
+        return refuse(queue, slot, errno);
     }
     force(queue, slot, change);
     Ok(())
 }
 
+#[cold]
+fn refuse(queue: &mut Queue, slot: Slot, errno: Errno) -> Result<()> {
+    queue.knotes.remove(slot);
+    Err(errno)
+}
+
+#[inline(always)]
 fn delete(queue: &mut Queue, slot: Slot) -> Result<()> {
     let detached = filter::ops(queue.knotes[slot].row).detach(queue, slot);
     queue.remove(slot);
@@ -154,7 +156,7 @@ fn delete(queue: &mut Queue, slot: Slot) -> Result<()> {
 }
 
 fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-    let before = queue.knotes[slot];
+    let before = (queue.knotes[slot], queue.knotes.data(slot));
     let knote = &mut queue.knotes[slot];
     if change.flags & EV_KEEPUDATA == 0 {
         knote.udata = change.udata as usize;
@@ -167,11 +169,11 @@ fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         knote.state |= state::ENABLED;
     }
     let name = queue.knotes.name(slot);
-    let result = filter::ops(before.row).modify(queue, slot, change);
+    let result = filter::ops(before.0.row).modify(queue, slot, change);
     if let Err(errno) = result {
         return Err(undo(queue, slot, name, &before, errno));
     }
-    if before.has(state::FORCED) {
+    if before.0.has(state::FORCED) {
         queue.knotes.activate(slot);
     }
     force(queue, slot, change);
@@ -179,7 +181,7 @@ fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
 }
 
 /// A refused change leaves the knote as it was; one on a file that is gone, no knote.
-fn undo(queue: &mut Queue, slot: Slot, name: u64, before: &Knote, errno: Errno) -> Errno {
+fn undo(queue: &mut Queue, slot: Slot, name: u64, (before, data): &(Knote, isize), errno: Errno) -> Errno {
     if queue.knotes.resolve(name) != Some(slot) {
         return errno;
     }
@@ -192,8 +194,9 @@ fn undo(queue: &mut Queue, slot: Slot, name: u64, before: &Knote, errno: Errno) 
     let knote = &mut queue.knotes[slot];
     knote.udata = before.udata;
     knote.fflags = before.fflags;
-    knote.data = before.data;
     knote.state = knote.state & state::QUEUED | before.state & !state::QUEUED;
+    // There is room for it: it was there.
+    let _ = queue.knotes.set_data(slot, *data);
     if before.has(state::QUEUED) {
         queue.knotes.activate(slot);
     }

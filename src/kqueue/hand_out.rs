@@ -21,7 +21,7 @@ pub(super) fn hand_out(queue: &mut Queue, out: &mut Output<Kevent>, level: &mut 
         left -= 1;
         let name = queue.knotes.name(slot);
         queue.knotes.dequeue(slot);
-        if queue.knotes[slot].seen == queue.scan {
+        if queue.knotes[slot].is_seen(queue.scan) {
             // Handed out in this call already.
             if !filter::fd::is_told_again(&queue.knotes[slot]) {
                 queue.knotes.requeue(slot);
@@ -79,7 +79,7 @@ fn event(knote: &Knote, facts: Facts) -> Kevent {
     let eof = if facts.eof { EV_EOF } else { 0 };
     Kevent {
         ident: knote.ident,
-        filter: knote.filter,
+        filter: knote.filter(),
         flags: knote.flags | last | eof,
         fflags: facts.fflags,
         data: facts.data,
@@ -98,7 +98,7 @@ fn emit(queue: &mut Queue, slot: Slot, ops: &dyn Filter, facts: Facts, out: &mut
         trace(&queue.knotes[slot], facts);
     }
     let knote = &mut queue.knotes[slot];
-    knote.seen = queue.scan;
+    knote.set_seen(queue.scan);
     if facts.last || knote.flags & STORED_FLAGS != 0 {
         settle(queue, slot, ops, facts.last);
         return Ok(false);

@@ -47,6 +47,8 @@ pub(crate) struct Round {
     asleep_since: u64,
     /// What is left of the patience, for the wait at hand.
     left: Patience,
+    /// How long the thread may sleep before it has to look after signals, ns.
+    pub(super) span: Option<u64>,
     /// How many events the wait at hand asks epoll for.
     pub(super) asked: usize,
     /// epoll may have more to tell than the last wait brought.
@@ -69,6 +71,7 @@ impl Round {
             deadline: 0,
             asleep_since: 0,
             left: patience,
+            span: None,
             asked: 0,
             more: false,
             level: false,
@@ -102,7 +105,11 @@ impl Round {
 
     /// How long the thread may sleep.
     pub(super) fn left(&self) -> Patience {
-        self.left
+        match (self.span, self.left) {
+            (Some(span), Patience::Nanos(left)) => Patience::Nanos(left.min(span)),
+            (Some(span), Patience::Forever) => Patience::Nanos(span),
+            (_, left) => left,
+        }
     }
 
     /// The thread goes to sleep now, with nothing left to be done before.

@@ -61,7 +61,7 @@ pub(super) fn wake_up(
     let waited = waited.map(|_| ());
     let mut state = kqueue.state.lock();
     state.sleepers -= 1;
-    state.queue.scan = state.queue.scan.wrapping_add(1);
+    state.queue.next_scan();
     go_on(kqueue, state, number, found, out, round, Some(waited))
 }
 
@@ -91,11 +91,11 @@ fn go_on(
         let waited = match slept.take() {
             Some(waited) => waited,
             None => {
-                state.queue.scan = state.queue.scan.wrapping_add(1);
+                state.queue.next_scan();
                 round.look_at_the_clock();
                 signals::gather(&mut state.queue);
                 if state.queue.knotes.ready() == 0 && !round.is_over() {
-                    signals::before_sleep(&mut state.queue);
+                    round.span = signals::before_sleep(&mut state.queue);
                     if state.queue.knotes.ready() == 0 {
                         round.asked = most(out.room());
                         let looked = super::readable::before_sleep(kqueue, &mut state, number);
@@ -225,7 +225,7 @@ fn take_more(
 /// a process. epoll may hold another edge of it by now, and both are one event.
 fn edge_waits(queue: &Queue, room: usize) -> bool {
     next(queue, room)
-        .any(|knote| knote.flags & EV_CLEAR != 0 && knote.hinted != queue.scan && filter::ops(knote.row).adds_up())
+        .any(|knote| knote.flags & EV_CLEAR != 0 && knote.hint(queue.scan).is_none() && filter::adds_up(knote.row))
 }
 
 /// Whether a wait that was asked for fewer events, since others were ready, brought some of
@@ -358,7 +358,7 @@ fn hand_out_more(
 /// Looks without consuming: afterwards exactly the knotes whose events are pending are on
 /// the ready list.
 pub(super) fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
-    state.queue.scan = state.queue.scan.wrapping_add(1);
+    state.queue.next_scan();
     let mut events = Events::new();
     for _ in 0..LOOKS {
         if kqueue.epoll.look(&mut events, BATCH).is_err() || absorb(kqueue, state, &events).is_err() {

@@ -22,7 +22,7 @@
 #![allow(unsafe_code)]
 
 use super::thread::Guarded;
-use super::{bells, signal as signals, zero};
+use super::{bells, signal as signals, taken, zero};
 use crate::errno::{Errno, Result};
 use crate::sync::{Guard, Mutex};
 use core::cell::Cell;
@@ -67,6 +67,8 @@ struct Signal {
     watches: AtomicU32,
     /// Some knote has watched it.
     known: AtomicBool,
+    /// A handler of the program's has run for it, and no other was set since.
+    handled: AtomicBool,
     /// The seat last given.
     last: AtomicUsize,
     seats: [Seat; SEATS],
@@ -82,6 +84,7 @@ static SIGNALS: [Signal; HIGHEST] = [const {
         sent: AtomicU32::new(0),
         watches: AtomicU32::new(0),
         known: AtomicBool::new(false),
+        handled: AtomicBool::new(false),
         last: AtomicUsize::new(0),
         seats: [const { Seat { handler: AtomicUsize::new(0), flags: AtomicI32::new(0), mask: AtomicU64::new(0) } };
             SEATS],
@@ -127,9 +130,10 @@ pub(super) fn note(signal: c_int) {
 extern "C" fn enter<const SEAT: usize>(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let errno = Guarded::errno();
     // SAFETY: the kernel's siginfo, on this handler's stack.
-    let known = unsafe { super::pending::unmark(info) };
-    if !known {
-        note(signal);
+    let known = unsafe { taken::unmark(info) };
+    match known {
+        None => note(signal),
+        Some(_) => taken::rest(bit(signal), false),
     }
     let handler = of(signal).map_or(libc::SIG_IGN, |own| own.seats[SEAT].take_handler(signal));
     let runs = is_function(handler);
@@ -156,8 +160,9 @@ struct Handling(Option<&'static AtomicI32>);
 impl Handling {
     fn begin(signal: c_int) -> Handling {
         let tid = own_tid();
-        let mut places = of(signal).map_or(&[][..], |own| &own.handling).iter();
-        Handling(places.find(|place| {
+        let Some(own) = of(signal) else { return Handling(None) };
+        own.handled.store(true, Ordering::Relaxed);
+        Handling(own.handling.iter().find(|place| {
             place.load(Ordering::Relaxed) == tid
                 || place.compare_exchange(0, tid, Ordering::SeqCst, Ordering::Relaxed).is_ok()
         }))
@@ -190,6 +195,11 @@ pub(super) fn handled_by(thread: c_int, mask: u64) -> u64 {
     members(mask).filter(runs).fold(0, |mask, signal| mask | bit(signal))
 }
 
+/// Whether there is a handler for the signal, and some thread that lets it run.
+pub(super) fn is_handled(signal: c_int) -> bool {
+    of(signal).is_some_and(|own| own.handled.load(Ordering::Relaxed))
+}
+
 /// Behind the hook nothing runs, and the kernel itself goes by whether the signal is ignored:
 /// then it must find what the program has set, or would send the signal for ever. A thread
 /// cannot go on behind a fault, whatever is ignored; a process in the background may use its
@@ -208,7 +218,7 @@ fn step_aside(signal: c_int, info: &siginfo_t, seat: usize) {
     }
     if action == libc::SIG_DFL {
         // Where the cause is not met again. It is blocked until the hook returns.
-        super::pending::give_back(&[*info]);
+        taken::Taken::of(info).give_to_thread();
     }
 }
 
@@ -291,6 +301,7 @@ fn unhooked(signal: c_int, mut action: sigaction) -> sigaction {
 fn put(signal: c_int, action: &sigaction) -> Result<()> {
     let own = of(signal).filter(|own| own.watches.load(Ordering::SeqCst) > 0);
     let Some(own) = own.filter(|_| wants_hook(signal, action.sa_sigaction)) else { return set(signal, action) };
+    own.handled.store(false, Ordering::Relaxed);
     let next = (own.last.load(Ordering::Relaxed) + 1) % SEATS;
     own.last.store(next, Ordering::Relaxed);
     let seat = &own.seats[next];

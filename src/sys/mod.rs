@@ -28,6 +28,7 @@ pub(crate) mod register;
 pub(crate) mod signal;
 pub(crate) mod sleep;
 pub(crate) mod socket;
+mod taken;
 pub(crate) mod thread;
 pub(crate) mod timerfd;
 

@@ -10,59 +10,57 @@
 //! it had never been away, and the process's own pending bit is free again, so that the next
 //! one sent is told of too: the kernel merges a standard signal with one that is pending.
 //!
+//! But other threads do not find it there, and some may have blocked it for a moment only: in
+//! a handler, at their start, in a critical section. So the thread looks again after it, in
+//! longer and longer steps while it sleeps, and once somebody will have the signal it goes
+//! back to the process; at the latest when the thread ends. Where the program's handler has
+//! run before, somebody takes the signal as a rule. Then it goes back to the process at first,
+//! and to this thread when it is found there still.
+//!
 //! Giving back makes the signalfd tell once more: an echo. Within one call of the program's
 //! the thread cannot have used up what it was given back, so there such a signal is known
 //! and left alone; otherwise it is taken again to look at the mark.
 
 #![allow(unsafe_code)]
 
-use super::{count, fd, hook, process, raw, signal, thread};
-use crate::errno::{Errno, Result};
+use super::clock::Clock;
+use super::taken::{self, MERGING, Mark, Taken};
+use super::{fd, hook, process, raw, signal, thread};
 use core::cell::Cell;
 use core::ffi::CStr;
-use core::mem::MaybeUninit;
-use libc::{c_int, c_long, pid_t, siginfo_t};
+use libc::c_long;
 use std::ffi::CString;
 
-/// Counted already.
-const MARK: c_int = 0x6b71;
+/// When to look again after what was given back, ns: first, and then after twice that each
+/// time, up to the longest. Who blocks the signal often may do so whenever we look.
+const SOON: u64 = 1_000_000;
+const LATE: u64 = 1_000_000_000;
 
-/// Where the mark is, in words of a siginfo: in the gap before what depends on the sort of
-/// signal, which the kernel keeps and no program sees. Without a gap, in `si_errno`, which
-/// Linux leaves 0.
-const MARKED: usize = if cfg!(target_pointer_width = "64") { 3 } else { 1 };
-
-/// The first signal of which several can be pending at once.
-const REALTIME: c_int = 32;
+/// What this thread has given back and what it knows of that, as masks of signals.
+struct Own {
+    /// Given to this thread in this call, where it cannot have used them up.
+    held: Cell<u64>,
+    /// Given to the process in this call, to rest there.
+    rested: Cell<u64>,
+    /// Sent to the process, wherever they are now: to be looked after.
+    common: Cell<u64>,
+    /// When to do so next, and how long it is from the time before, ns; 0: there is no need.
+    next: Cell<u64>,
+    step: Cell<u64>,
+}
 
 thread_local! {
-    /// Signals given back to this thread and not known to be used up.
-    static HELD: Cell<u64> = const { Cell::new(0) };
-    /// They were looked at in this call.
-    static LOOKED: Cell<bool> = const { Cell::new(false) };
-}
-
-fn place_of_mark(info: *mut siginfo_t) -> *mut c_int {
-    info.cast::<c_int>().wrapping_add(MARKED)
-}
-
-/// Whether a signal was counted before it came here. The mark is taken off.
-///
-/// # Safety
-/// `info` must be valid for reads and writes.
-pub(super) unsafe fn unmark(info: *mut siginfo_t) -> bool {
-    // SAFETY: the caller's promise; a siginfo begins with more words than these.
-    let place = unsafe { &mut *place_of_mark(info) };
-    let marked = *place == MARK;
-    if marked {
-        *place = 0;
-    }
-    marked
-}
-
-fn mark(info: &mut siginfo_t) {
-    // SAFETY: as in `unmark`.
-    unsafe { place_of_mark(info).write(MARK) };
+    static OWN: Own = const {
+        Own {
+            held: Cell::new(0),
+            rested: Cell::new(0),
+            common: Cell::new(0),
+            next: Cell::new(0),
+            step: Cell::new(0),
+        }
+    };
+    /// What happens when a thread ends that has signals of the process.
+    static LEGACY: Legacy = const { Legacy };
 }
 
 /// The text of a /proc/*/status.
@@ -102,37 +100,156 @@ fn pending(mask: u64) -> u64 {
 /// A call of the program's begins: looks without having been told. A signalfd's edge can be
 /// lost, for what is pending for one thread alone does not show to another that polls.
 pub(crate) fn begin(mask: u64) -> bool {
-    LOOKED.set(false);
-    look(mask)
+    OWN.with(|own| {
+        own.held.set(0);
+        own.rested.set(0);
+        own.look(mask)
+    })
 }
 
 /// Counts the signals of `mask` that are pending because every thread blocks them. True:
 /// some were taken and given back, so that signalfds will tell of them again.
 pub(crate) fn look(mask: u64) -> bool {
-    let pending = pending(mask);
-    if pending == 0 {
-        return false;
+    OWN.with(|own| own.look(mask))
+}
+
+/// The thread is about to sleep: looks after what it has given back, if it is time for that.
+/// How long it may sleep until the next time, ns, and what [`look`] says.
+pub(crate) fn tend(mask: u64) -> (Option<u64>, bool) {
+    let left = || match OWN.with(|own| own.next.get()) {
+        0 => None,
+        next => Some(next.saturating_sub(Clock::Monotonic.now())),
+    };
+    match left() {
+        Some(0) => {
+            let echo = begin(mask);
+            (left(), echo)
+        }
+        left => (left, false),
     }
-    // Without /proc nobody knows whose they are. The next call looks again.
-    let Some(status) = Status::of_thread() else { return false };
-    let shared = pending & status.mask("ShdPnd:").unwrap_or(0);
-    let mut own = pending & status.mask("SigPnd:").unwrap_or(0);
-    if LOOKED.get() {
-        own &= !HELD.get();
+}
+
+impl Own {
+    fn look(&self, mask: u64) -> bool {
+        let pending = pending(mask);
+        taken::rest(mask & !pending, false);
+        let mut due = self.common.get() != 0 && self.is_due(mask & !pending);
+        if pending == 0 {
+            return false;
+        }
+        // Without /proc nobody knows whose they are. The next call looks again.
+        let Some(status) = Status::of_thread() else { return false };
+        let mut shared = pending & status.mask("ShdPnd:").unwrap_or(0);
+        let mut own = pending & status.mask("SigPnd:").unwrap_or(0) & !self.held.get();
+        if thread::is_librarys() {
+            // What is for the monitor alone is not the program's.
+            own = 0;
+            shared &= !taken::resting();
+        } else {
+            shared &= !(self.rested.get() & taken::resting());
+        }
+        let alone = status.field("Threads:") == Some("2");
+        due |= !alone && self.next.get() == 0;
+        let ours = if due { own & self.common.get() & !shared } else { 0 };
+        let sure = alone && !thread::is_librarys();
+        let blocked = if sure { shared | ours } else { blocked_everywhere(shared | ours) };
+        let all = own | shared & blocked;
+        if all == 0 {
+            return false;
+        }
+        let old = self.common.get();
+        self.pass_on(take(all, own & !shared), ours & !blocked, alone);
+        if alone || thread::is_librarys() {
+            self.next.set(0);
+        } else if self.common.get() & !old != 0 || self.next.get() == 0 {
+            self.look_after(SOON);
+        }
+        true
     }
-    if thread::is_librarys() {
-        // What is for the monitor alone is not the program's.
-        own = 0;
+
+    /// Whether it is time to look after the common signals, which `gone` are no more.
+    fn is_due(&self, gone: u64) -> bool {
+        self.common.set(self.common.get() & !gone);
+        if self.common.get() == 0 {
+            self.next.set(0);
+        }
+        let due = self.next.get() != 0 && self.next.get() <= Clock::Monotonic.now();
+        if due {
+            self.look_after(LATE.min(self.step.get() * 2));
+        }
+        due
     }
-    let alone = !thread::is_librarys() && status.field("Threads:") == Some("2");
-    let shared = if alone { shared } else { blocked_everywhere(shared) };
-    if own | shared == 0 {
-        return false;
+
+    fn look_after(&self, step: u64) {
+        if self.common.get() != 0 {
+            self.step.set(step);
+            self.next.set(Clock::Monotonic.now().saturating_add(step));
+        }
     }
-    give_back(&take(own | shared));
-    HELD.set(HELD.get() | own | shared);
-    LOOKED.set(true);
-    true
+
+    /// Gives back what was taken, `free` to whichever thread will have it. `alone`: the program
+    /// has but one.
+    fn pass_on(&self, taken: Vec<Counted>, free: u64, alone: bool) {
+        let known = taken.iter().filter(|one| one.is_known);
+        let old = known.fold(0, |mask, one| mask | hook::bit(one.signal.number()));
+        // The program will call for what is new, and that thread will take it over.
+        let passing = thread::is_librarys() && !alone;
+        for Counted { mut signal, mark, .. } in taken {
+            let bit = hook::bit(signal.number());
+            // One that has others before it stays behind them.
+            let first = !alone && old & bit == 0;
+            let rests = match passing {
+                // It was put there since this thread looked.
+                true => taken::resting() & bit != 0,
+                false => first && bit & MERGING != 0 && hook::is_handled(signal.number()),
+            };
+            if mark == Mark::Process {
+                self.common.set(self.common.get() | bit);
+                let _ = LEGACY.try_with(|_| ());
+            }
+            if mark == Mark::Process && (free & bit != 0 || first && passing || rests) {
+                if rests {
+                    self.rested.set(self.rested.get() | bit);
+                }
+                taken::rest(bit, rests);
+                signal.mark(if passing && !rests { Mark::Passing } else { mark });
+                signal.give_to_process();
+            } else {
+                taken::rest(bit, false);
+                self.held.set(self.held.get() | bit);
+                signal.mark(mark);
+                signal.give_to_thread();
+            }
+        }
+    }
+}
+
+/// The thread's own signals would end with it.
+struct Legacy;
+
+impl Drop for Legacy {
+    fn drop(&mut self) {
+        let common = OWN.with(|own| own.common.get());
+        if common == 0 || pending(common) == 0 {
+            return;
+        }
+        let own = Status::of_thread().and_then(|status| status.mask("SigPnd:")).unwrap_or(0);
+        let mut taken = Vec::new();
+        while let Some(signal) = Taken::any_of(common & own) {
+            taken.push(signal);
+        }
+        for mut signal in taken {
+            match signal.unmark() {
+                Some(Mark::Thread) => continue,
+                Some(mark) => {
+                    taken::rest(hook::bit(signal.number()), true);
+                    signal.mark(mark);
+                }
+                None => {}
+            }
+            signal.give_to_process();
+        }
+    }
 }
 
 /// Those of `mask` that every thread blocks. One that waits in sigwait() does not.
@@ -154,58 +271,45 @@ fn blocked_everywhere(mask: u64) -> u64 {
     })
 }
 
-/// Takes all pending signals of `mask`, counting those that were not counted before.
-/// Of a standard signal one is kept, for one is all that can be pending.
-fn take(mask: u64) -> Vec<siginfo_t> {
-    let mut taken: Vec<siginfo_t> = Vec::new();
-    while let Some(mut info) = take_one(mask) {
-        // SAFETY: a siginfo of our own.
-        if !unsafe { unmark(&raw mut info) } {
-            hook::note(info.si_signo);
-        }
-        mark(&mut info);
-        if info.si_signo >= REALTIME || taken.iter().all(|other| other.si_signo != info.si_signo) {
-            taken.push(info);
-        }
-    }
-    taken
+/// A signal that was taken and is counted.
+struct Counted {
+    signal: Taken,
+    mark: Mark,
+    /// A thread of the program's has looked at it before.
+    is_known: bool,
 }
 
-/// sigtimedwait(2) without waiting. The system call itself: libc's changes the siginfo.
-fn take_one(mask: u64) -> Option<siginfo_t> {
-    let mut info = MaybeUninit::<siginfo_t>::zeroed();
-    let no_time = [0u64; 2];
-    let size: c_long = 8;
-    // SAFETY: a mask of that size, room for a siginfo, and zeroes that are a timespec of
-    // either width.
-    let got =
-        unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const mask, info.as_mut_ptr(), no_time.as_ptr(), size) };
-    // SAFETY: zeroes are a siginfo, and the call filled it in.
-    count(got).ok().map(|_| unsafe { info.assume_init() })
-}
-
-/// Sends taken signals to this thread again; the library's own thread, to the main one.
-/// Async-signal-safe.
-pub(super) fn give_back(taken: &[siginfo_t]) {
-    let to = if thread::is_librarys() { process::pid() } else { thread::tid() };
-    for info in taken {
-        let code = match queue(to, info) {
-            // Not every origin can be told on behalf of another thread.
-            Err(Errno::EPERM) => libc::SI_QUEUE,
-            // Others have used up RLIMIT_SIGPENDING since. This one is pending even so.
-            Err(Errno::EAGAIN) => libc::SI_USER,
-            _ => continue,
+/// Takes all pending signals of `mask`, counting those that were not counted before; of
+/// `own` none is pending for the process. Of a standard signal one is kept, for one is all
+/// that can be pending.
+fn take(mask: u64, own: u64) -> Vec<Counted> {
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    while let Some(mut signal) = Taken::any_of(mask) {
+        let number = signal.number();
+        let (mark, is_known) = match signal.unmark() {
+            None => {
+                hook::note(number);
+                let for_thread = signal.is_for_a_thread() || own & hook::bit(number) != 0;
+                new.push(Counted {
+                    signal,
+                    mark: if for_thread { Mark::Thread } else { Mark::Process },
+                    is_known: false,
+                });
+                continue;
+            }
+            Some(Mark::Passing) => (Mark::Process, thread::is_librarys()),
+            Some(mark) => (mark, true),
         };
-        let mut info = *info;
-        info.si_code = code;
-        let _ = queue(to, &info);
+        old.push(Counted { signal, mark, is_known });
     }
-}
-
-/// rt_tgsigqueueinfo(2). EPERM, EAGAIN.
-fn queue(to: pid_t, info: &siginfo_t) -> Result<()> {
-    let (pid, tid, number) = (c_long::from(process::pid()), c_long::from(to), c_long::from(info.si_signo));
-    // SAFETY: `info` is valid.
-    count(unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, number, core::ptr::from_ref(info)) })
-        .map(|_| ())
+    // One that came while others were in our hands was sent after them.
+    old.append(&mut new);
+    let mut seen = 0;
+    old.retain(|one| {
+        let bit = hook::bit(one.signal.number());
+        let first = seen & bit == 0;
+        seen |= bit;
+        first || bit & MERGING == 0
+    });
+    old
 }

@@ -1,0 +1,453 @@
+/*
+ * EVFILT_SIGNAL and who gets the signal: one that was sent to the process while every thread
+ * blocked it is counted, and goes to whichever thread will have it afterwards.
+ */
+#include "signal_util.h"
+
+/* A worker that blocks n, waits until it is let go, and has the signal then, so many times. */
+struct worker {
+	int n, waits, taken, times;
+	_Atomic int blocked, may_have_it;
+	pid_t tid;
+	siginfo_t info;
+	pthread_t thread;
+};
+
+static void *have_it_later(void *arg)
+{
+	struct worker *w = arg;
+	sigset_t set;
+	w->tid = (pid_t)syscall(SYS_gettid);
+	mask_signal(SIG_BLOCK, w->n);
+	w->blocked = 1;
+	UNTIL(w->may_have_it);
+	sigemptyset(&set);
+	sigaddset(&set, w->n);
+	if (w->waits)
+		w->taken = sigwaitinfo(&set, &w->info);
+	else
+		mask_signal(SIG_UNBLOCK, w->n);
+	UNTIL(w->waits || runs >= w->times);
+	return NULL;
+}
+
+/* The calling thread blocks n for good, the worker until it is told otherwise. */
+static void start_worker(struct worker *w, int n, int waits, int times)
+{
+	memset(w, 0, sizeof *w);
+	w->n = n;
+	w->times = times;
+	w->waits = waits;
+	OK(pthread_create(&w->thread, NULL, have_it_later, w) == 0);
+	mask_signal(SIG_BLOCK, n);
+	UNTIL(w->blocked);
+}
+
+struct helper { struct worker *worker; int kq; };
+
+static void *let_go(void *arg)
+{
+	struct helper *h = arg;
+	UNTIL(is_asleep(getpid()));
+	h->worker->may_have_it = 1;
+	OK(pthread_join(h->worker->thread, NULL) == 0);
+	OK(change(h->kq, 1, EVFILT_USER, 0, NOTE_TRIGGER, 0, NULL) == 0);
+	return NULL;
+}
+
+/* Lets the worker have the signal while this thread sleeps in kevent(), once. */
+static void sleep_until_had(struct worker *w, int kq)
+{
+	struct helper h = {w, kq};
+	pthread_t helper;
+	OK(change(kq, 1, EVFILT_USER, EV_ADD | EV_ONESHOT, 0, 0, NULL) == 0);
+	OK(pthread_create(&helper, NULL, let_go, &h) == 0);
+	EQ(ONE(kq).filter, EVFILT_USER);
+	OK(pthread_join(helper, NULL) == 0);
+	EQ(is_pending(w->n), 0);
+	NONE(kq);
+}
+
+/* Before Linux 6.14 the origin is lost where another thread than the first gives it back. */
+static int keeps_origins(void) { return syscall(SYS_pidfd_send_signal, -10000, 0, NULL, 2) == 0; }
+
+CHECK(who_blocks_it_for_a_while_runs_the_handler)
+{
+	struct worker w;
+	int kq;
+	handle(SIGUSR1);
+	kq = watching(SIGUSR1);
+	start_worker(&w, SIGUSR1, 0, 1);
+	OK(kill(getpid(), SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	NONE(kq);
+	EQ(is_pending(SIGUSR1), 1);
+	sleep_until_had(&w, kq);
+	EQ(runs, 1);
+	EQ(ran_in, w.tid);
+	OK(close(kq) == 0);
+}
+
+CHECK(the_next_call_lets_go_of_it)
+{
+	struct worker w;
+	int kq;
+	handle(SIGUSR1);
+	kq = watching(SIGUSR1);
+	start_worker(&w, SIGUSR1, 0, 1);
+	OK(kill(getpid(), SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	w.may_have_it = 1;
+	/* Never asleep. */
+	UNTIL(runs > 0 || collect(kq, &(struct kevent){0}, 1, 0) != 0);
+	OK(pthread_join(w.thread, NULL) == 0);
+	EQ(runs, 1);
+	EQ(ran_in, w.tid);
+	NONE(kq);
+	OK(close(kq) == 0);
+}
+
+CHECK(where_a_thread_takes_it_as_a_rule_nobody_has_to_call_again)
+{
+	struct worker w;
+	int kq;
+	handle(SIGUSR1);
+	kq = watching(SIGUSR1);
+	OK(kill(getpid(), SIGUSR1) == 0);
+	EQ(runs, 1);
+	SENT(kq, SIGUSR1, 1);
+	runs = 0;
+	start_worker(&w, SIGUSR1, 0, 1);
+	OK(kill(getpid(), SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	w.may_have_it = 1;
+	OK(pthread_join(w.thread, NULL) == 0);
+	EQ(runs, 1);
+	EQ(ran_in, w.tid);
+	NONE(kq);
+	OK(close(kq) == 0);
+}
+
+CHECK(with_one_thread_it_never_merges_though_its_handler_has_run)
+{
+	int kq, i;
+	handle(SIGUSR1);
+	kq = watching(SIGUSR1);
+	OK(kill(getpid(), SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	mask_signal(SIG_BLOCK, SIGUSR1);
+	for (i = 0; i < 5; i++) {
+		OK(kill(getpid(), SIGUSR1) == 0);
+		SENT(kq, SIGUSR1, 1);
+	}
+	EQ(runs, 1);
+	mask_signal(SIG_UNBLOCK, SIGUSR1);
+	EQ(runs, 2);
+	NONE(kq);
+	OK(close(kq) == 0);
+}
+
+CHECK(who_waits_for_it_afterwards_gets_it)
+{
+	struct worker w;
+	int kq;
+	kq = watching(SIGUSR1);
+	start_worker(&w, SIGUSR1, 1, 1);
+	OK(kill(getpid(), SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	sleep_until_had(&w, kq);
+	EQ(w.taken, SIGUSR1);
+	OK(w.info.si_code == SI_USER || !keeps_origins());
+	EQ(w.info.si_pid, getpid());
+	OK(close(kq) == 0);
+}
+
+/* The library's own thread has seen it first. */
+CHECK(polled_before_it_is_collected_it_goes_on_as_it_was)
+{
+	struct pollfd p;
+	struct worker w;
+	int kq, i;
+	kq = watching(SIGUSR1);
+	for (i = 0; i < 5; i++) {
+		start_worker(&w, SIGUSR1, 1, 1);
+		NONE(kq);
+		OK(kill(getpid(), SIGUSR1) == 0);
+		p.fd = kq;
+		p.events = POLLIN;
+		EQ(poll(&p, 1, 10000), 1);
+		EQ(is_pending(SIGUSR1), 1);
+		SENT(kq, SIGUSR1, 1);
+		sleep_until_had(&w, kq);
+		EQ(w.taken, SIGUSR1);
+		OK(w.info.si_code == SI_USER || !keeps_origins());
+	}
+	OK(close(kq) == 0);
+}
+
+CHECK(two_kqueues_count_it_once_each)
+{
+	struct worker w;
+	int a, b;
+	handle(SIGUSR1);
+	a = watching(SIGUSR1);
+	b = watching(SIGUSR1);
+	start_worker(&w, SIGUSR1, 0, 1);
+	OK(kill(getpid(), SIGUSR1) == 0);
+	SENT(a, SIGUSR1, 1);
+	sleep_until_had(&w, a);
+	EQ(runs, 1);
+	SENT(b, SIGUSR1, 1);
+	NONE(b);
+	OK(close(a) == 0);
+	OK(close(b) == 0);
+}
+
+static _Atomic int sum, wrong_codes;
+
+static void on_queued(int n, siginfo_t *info, void *context)
+{
+	(void)n;
+	(void)context;
+	/* In the order in which they were sent. */
+	sum = sum * 10 + info->si_value.sival_int;
+	wrong_codes += info->si_code != SI_QUEUE;
+	runs++;
+}
+
+CHECK(queued_signals_all_go_and_keep_their_order)
+{
+	struct sigaction sa;
+	struct worker w;
+	union sigval value;
+	int kq, i;
+	memset(&sa, 0, sizeof sa);
+	sa.sa_sigaction = on_queued;
+	sa.sa_flags = SA_SIGINFO;
+	OK(sigaction(SIGRTMIN, &sa, NULL) == 0);
+	kq = watching(SIGRTMIN);
+	start_worker(&w, SIGRTMIN, 0, 5);
+	for (i = 1; i <= 5; i++) {
+		value.sival_int = i;
+		OK(sigqueue(getpid(), SIGRTMIN, value) == 0);
+		if (i == 2)
+			SENT(kq, SIGRTMIN, 2);
+	}
+	SENT(kq, SIGRTMIN, 3);
+	sleep_until_had(&w, kq);
+	EQ(runs, 5);
+	EQ(sum, 12345);
+	EQ(wrong_codes, 0);
+	OK(close(kq) == 0);
+}
+
+static _Atomic int child_code, child_status;
+static _Atomic pid_t child_pid;
+
+static void on_child(int n, siginfo_t *info, void *context)
+{
+	(void)context;
+	child_code = info->si_code;
+	child_pid = info->si_pid;
+	child_status = info->si_status;
+	on_signal(n);
+}
+
+static void *collect_elsewhere(void *arg)
+{
+	struct worker *w = arg;
+	int kq = kqueue();
+	OK(watch_flags(kq, SIGCHLD, EV_ADD) == 0);
+	child_pid = fork();
+	if (child_pid == 0)
+		_exit(7);
+	SENT(kq, SIGCHLD, 1);
+	NONE(kq);
+	child_pid = 0;
+	w->may_have_it = 1;
+	UNTIL(runs > 0 || collect(kq, &(struct kevent){0}, 1, 1) != 0);
+	NONE(kq);
+	OK(close(kq) == 0);
+	return NULL;
+}
+
+CHECK(a_childs_end_is_told_as_it_was)
+{
+	struct sigaction sa;
+	struct worker w;
+	pthread_t other;
+	int status;
+	pid_t pid;
+	memset(&sa, 0, sizeof sa);
+	sa.sa_sigaction = on_child;
+	sa.sa_flags = SA_SIGINFO;
+	OK(sigaction(SIGCHLD, &sa, NULL) == 0);
+	start_worker(&w, SIGCHLD, 0, 1);
+	/* Not the first thread of the process: it may not put words into others' mouths. */
+	OK(pthread_create(&other, NULL, collect_elsewhere, &w) == 0);
+	OK(pthread_join(w.thread, NULL) == 0);
+	OK(pthread_join(other, NULL) == 0);
+	EQ(runs, 1);
+	EQ(ran_in, w.tid);
+	OK((pid = wait(&status)) > 0);
+	EQ(child_pid, pid);
+	EQ(child_status, 7);
+	EQ(child_code, keeps_origins() ? CLD_EXITED : SI_QUEUE);
+}
+
+CHECK(the_thread_that_counted_it_may_end)
+{
+	struct sleeper s;
+	int kq, i;
+	handle(SIGUSR1);
+	mask_signal(SIG_BLOCK, SIGUSR1);
+	kq = watching(SIGUSR1);
+	for (i = 0; i < 5; i++) {
+		start_sleeper(&s, kq, 10000, 0);
+		/* It has the one from before in hand, which the next would merge with. */
+		UNTIL(!is_pending(SIGUSR1));
+		OK(kill(getpid(), SIGUSR1) == 0);
+		OK(pthread_join(s.thread, NULL) == 0);
+		EQ(s.n, 1);
+		EQ(s.ev.data, 1);
+		EQ(is_pending(SIGUSR1), 1);
+	}
+	EQ(runs, 0);
+	mask_signal(SIG_UNBLOCK, SIGUSR1);
+	EQ(runs, 1);
+	EQ(ran_in, getpid());
+	NONE(kq);
+	OK(close(kq) == 0);
+}
+
+CHECK(sent_to_that_thread_it_stays_with_it)
+{
+	struct worker w;
+	int kq;
+	handle(SIGUSR1);
+	kq = watching(SIGUSR1);
+	start_worker(&w, SIGUSR1, 0, 0);
+	OK(raise(SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	w.may_have_it = 1;
+	/* Long enough for a second look, and a third. */
+	EQ(collect(kq, &(struct kevent){0}, 1, 50), 0);
+	EQ(runs, 0);
+	EQ(is_pending(SIGUSR1), 1);
+	mask_signal(SIG_UNBLOCK, SIGUSR1);
+	EQ(runs, 1);
+	EQ(ran_in, getpid());
+	OK(pthread_join(w.thread, NULL) == 0);
+	NONE(kq);
+	OK(close(kq) == 0);
+}
+
+static _Atomic int may_leave, may_end;
+
+static void on_other_signal(int n)
+{
+	(void)n;
+	other_runs++;
+	while (!may_leave)
+		sched_yield();
+}
+
+static void *idle_until_the_end(void *arg)
+{
+	UNTIL(may_end);
+	return arg;
+}
+
+CHECK(a_handler_of_another_signal_that_blocks_it_delays_it_only)
+{
+	struct sigaction sa;
+	struct kevent ev;
+	pthread_t other;
+	int kq;
+	handle(SIGUSR1);
+	memset(&sa, 0, sizeof sa);
+	sa.sa_handler = on_other_signal;
+	sigaddset(&sa.sa_mask, SIGUSR1);
+	OK(sigaction(SIGUSR2, &sa, NULL) == 0);
+	kq = watching(SIGUSR1);
+	OK(pthread_create(&other, NULL, idle_until_the_end, NULL) == 0);
+	mask_signal(SIG_BLOCK, SIGUSR1);
+	OK(pthread_kill(other, SIGUSR2) == 0);
+	UNTIL(other_runs == 1);
+	OK(kill(getpid(), SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	may_leave = 1;
+	UNTIL(runs == 1 || collect(kq, &ev, 1, 20) != 0);
+	EQ(runs, 1);
+	NONE(kq);
+	may_end = 1;
+	OK(pthread_join(other, NULL) == 0);
+	OK(close(kq) == 0);
+}
+
+static void *begin_and_end(void *arg)
+{
+	return arg;
+}
+
+/* A thread that begins blocks every signal for a moment, and so does one that starts it. */
+static void *start_threads(void *arg)
+{
+	pthread_t other;
+	while (!may_end) {
+		OK(pthread_create(&other, NULL, begin_and_end, NULL) == 0);
+		OK(pthread_join(other, NULL) == 0);
+	}
+	return arg;
+}
+
+static void *send_and_wait(void *arg)
+{
+	int i;
+	mask_signal(SIG_BLOCK, SIGUSR1);
+	for (i = 0; i < 300; i++) {
+		OK(kill(getpid(), SIGUSR1) == 0);
+		UNTIL(runs == i + 1);
+	}
+	may_end = 1;
+	return arg;
+}
+
+CHECK(the_handler_runs_each_time_though_threads_come_and_go)
+{
+	struct kevent ev;
+	pthread_t starter, sender;
+	long sent = 0;
+	int kq;
+	handle(SIGUSR1);
+	kq = watching(SIGUSR1);
+	OK(pthread_create(&starter, NULL, start_threads, NULL) == 0);
+	mask_signal(SIG_BLOCK, SIGUSR1);
+	OK(pthread_create(&sender, NULL, send_and_wait, NULL) == 0);
+	while (!may_end)
+		if (collect(kq, &ev, 1, 20) > 0)
+			sent += ev.data;
+	while (collect(kq, &ev, 1, 0) > 0)
+		sent += ev.data;
+	OK(pthread_join(sender, NULL) == 0);
+	OK(pthread_join(starter, NULL) == 0);
+	EQ(runs, 300);
+	EQ(sent, 300);
+	OK(close(kq) == 0);
+}
+
+CHECKS(
+	C(who_blocks_it_for_a_while_runs_the_handler)
+	C(the_next_call_lets_go_of_it)
+	C(where_a_thread_takes_it_as_a_rule_nobody_has_to_call_again)
+	C(with_one_thread_it_never_merges_though_its_handler_has_run)
+	C(who_waits_for_it_afterwards_gets_it)
+	C(polled_before_it_is_collected_it_goes_on_as_it_was)
+	C(two_kqueues_count_it_once_each)
+	C(queued_signals_all_go_and_keep_their_order)
+	C(a_childs_end_is_told_as_it_was)
+	C(the_thread_that_counted_it_may_end)
+	C(sent_to_that_thread_it_stays_with_it)
+	C(a_handler_of_another_signal_that_blocks_it_delays_it_only)
+	C(the_handler_runs_each_time_though_threads_come_and_go)
+);

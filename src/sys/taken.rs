@@ -1,0 +1,168 @@
+//! A pending signal taken out of the kernel's hands, and given back.
+//!
+//! It is given back with a *mark*, which says that it is counted and whom it was sent to. Any
+//! thread may send itself whatever siginfo it likes, and its own process by way of itself:
+//! what the program sees in the end is what was sent in the beginning.
+
+#![allow(unsafe_code)]
+
+use super::{count, process, thread};
+use crate::errno::{Errno, Result};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU64, Ordering};
+use libc::{c_int, c_long, pid_t, siginfo_t};
+
+/// Where the mark is, in words of a siginfo: in the gap before what depends on the sort of
+/// signal, which the kernel keeps and no program sees. Without a gap, in `si_errno`, which
+/// Linux leaves 0.
+const PLACE: usize = if cfg!(target_pointer_width = "64") { 3 } else { 1 };
+
+/// What a counted signal is marked with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub(super) enum Mark {
+    /// It was sent to the thread that has it.
+    Thread = 0x6b71,
+    /// It was sent to the process: whichever thread does not block it may have it.
+    Process = 0x6b72,
+    /// The same, and the library's own thread has counted it for who will call.
+    Passing = 0x6b73,
+}
+
+impl Mark {
+    const ALL: [Mark; 3] = [Mark::Thread, Mark::Process, Mark::Passing];
+}
+
+fn place(info: *mut siginfo_t) -> *mut c_int {
+    info.cast::<c_int>().wrapping_add(PLACE)
+}
+
+/// The mark of a signal that was counted before it came here. It is taken off.
+///
+/// # Safety
+/// `info` must be valid for reads and writes.
+pub(super) unsafe fn unmark(info: *mut siginfo_t) -> Option<Mark> {
+    // SAFETY: the caller's promise; a siginfo begins with more words than these.
+    let place = unsafe { &mut *place(info) };
+    let mark = Mark::ALL.into_iter().find(|&mark| mark as c_int == *place)?;
+    *place = 0;
+    Some(mark)
+}
+
+/// The standard signals: of each one only can be pending.
+pub(super) const MERGING: u64 = (1 << 31) - 1;
+
+/// Signals that are pending for the process, counted, as far as is known. Standard ones alone:
+/// of others a new one may stand behind.
+static RESTING: AtomicU64 = AtomicU64::new(0);
+
+/// Such signals are nothing new. Where the program takes one past the hook this is learned
+/// late: when somebody next looks and it is not there.
+pub(super) fn resting() -> u64 {
+    RESTING.load(Ordering::SeqCst)
+}
+
+/// The signals of `mask` are, or are no more.
+pub(super) fn rest(mask: u64, now: bool) {
+    if now {
+        RESTING.fetch_or(mask & MERGING, Ordering::SeqCst);
+    } else if resting() & mask != 0 {
+        RESTING.fetch_and(!mask, Ordering::SeqCst);
+    }
+}
+
+/// A signal in our hands.
+pub(super) struct Taken(siginfo_t);
+
+impl Taken {
+    /// Any pending signal of `mask`, as sigtimedwait(2) without waiting takes it: this thread's
+    /// own before the process's. The system call itself: libc's changes the siginfo.
+    pub(super) fn any_of(mask: u64) -> Option<Taken> {
+        let mut info = MaybeUninit::<siginfo_t>::zeroed();
+        let no_time = [0u64; 2];
+        let (wanted, size): (_, c_long) = (&raw const mask, 8);
+        // SAFETY: a mask of that size, room for a siginfo, and zeroes that are a timespec of
+        // either width.
+        let got =
+            unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, wanted, info.as_mut_ptr(), no_time.as_ptr(), size) };
+        // SAFETY: zeroes are a siginfo, and the call filled it in.
+        count(got).ok().map(|_| Taken(unsafe { info.assume_init() }))
+    }
+
+    /// One that has come to a handler.
+    pub(super) fn of(info: &siginfo_t) -> Taken {
+        Taken(*info)
+    }
+
+    pub(super) fn number(&self) -> c_int {
+        self.0.si_signo
+    }
+
+    /// Whether it was sent to a thread by name, as far as that can be seen.
+    pub(super) fn is_for_a_thread(&self) -> bool {
+        self.0.si_code == libc::SI_TKILL
+    }
+
+    /// The mark, which is taken off.
+    pub(super) fn unmark(&mut self) -> Option<Mark> {
+        // SAFETY: a siginfo of our own.
+        unsafe { unmark(&raw mut self.0) }
+    }
+
+    pub(super) fn mark(&mut self, mark: Mark) {
+        // SAFETY: as in `unmark`.
+        unsafe { place(&raw mut self.0).write(mark as c_int) };
+    }
+
+    /// Has it pending for a thread: this one, or for the library's own the main one.
+    /// Async-signal-safe.
+    pub(super) fn give_to_thread(self) {
+        let to = if thread::is_librarys() { process::pid() } else { thread::tid() };
+        self.give(|info| queue_to_thread(to, info));
+    }
+
+    /// Has it pending for the process.
+    pub(super) fn give_to_process(self) {
+        self.give(queue_to_process);
+    }
+
+    fn give(mut self, queue: impl Fn(&siginfo_t) -> Result<()>) {
+        self.0.si_code = match queue(&self.0) {
+            // Not every origin can be told on behalf of another thread.
+            Err(Errno::EPERM) => libc::SI_QUEUE,
+            // Others have used up RLIMIT_SIGPENDING since. This one is pending even so.
+            Err(Errno::EAGAIN) => libc::SI_USER,
+            _ => return,
+        };
+        let _ = queue(&self.0);
+    }
+}
+
+/// rt_tgsigqueueinfo(2). EPERM, EAGAIN.
+fn queue_to_thread(to: pid_t, info: &siginfo_t) -> Result<()> {
+    let (pid, tid, number) = (c_long::from(process::pid()), c_long::from(to), c_long::from(info.si_signo));
+    // SAFETY: `info` is valid.
+    count(unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, number, core::ptr::from_ref(info)) })
+        .map(|_| ())
+}
+
+/// pidfd_send_signal(2) by the calling thread's standing name, Linux 6.14; before that
+/// rt_sigqueueinfo(2), where only the main thread may tell every origin. EPERM, EAGAIN.
+fn queue_to_process(info: &siginfo_t) -> Result<()> {
+    const PIDFD_SELF_THREAD: c_long = -10000;
+    const PIDFD_SIGNAL_THREAD_GROUP: c_long = 2;
+    let (number, info) = (c_long::from(info.si_signo), core::ptr::from_ref(info));
+    let (this, whole) = (PIDFD_SELF_THREAD, PIDFD_SIGNAL_THREAD_GROUP);
+    // SAFETY: `info` is valid.
+    let sent = count(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, this, number, info, whole) });
+    let other = || {
+        let pid = c_long::from(process::pid());
+        // SAFETY: `info` is valid.
+        count(unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, number, info) })
+    };
+    match sent {
+        Ok(_) | Err(Errno::EAGAIN) => sent,
+        Err(_) => other(),
+    }
+    .map(|_| ())
+}
