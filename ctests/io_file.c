@@ -202,6 +202,50 @@ CHECK(clear_at_the_end_wakes_at_growth)
 	close(kq);
 }
 
+static int shared_file;
+static volatile int begun, written;
+
+/* Writes one byte in each round, a little later each time. */
+static void *one_byte_a_round(void *arg)
+{
+	int *rounds = arg, round;
+	volatile unsigned i;
+	for (round = 1; round <= *rounds; round++) {
+		while (begun < round)
+			;
+		for (i = 0; i < (unsigned)round * 7919 % 4000; i++)
+			;
+		if (pwrite(shared_file, "x", 1, 1) != 1)
+			break;
+		written = round;
+	}
+	return NULL;
+}
+
+CHECK(a_write_beside_the_first_event_with_clear_is_not_lost)
+{
+	int rounds = 600, round, fd, kq;
+	pthread_t t;
+	shared_file = bare_file(1);
+	OK(pthread_create(&t, NULL, one_byte_a_round, &rounds) == 0);
+	for (round = 1; round <= rounds; round++) {
+		char self[40];
+		OK(ftruncate(shared_file, 1) == 0);
+		snprintf(self, sizeof self, "/proc/self/fd/%d", shared_file);
+		OK((fd = open(self, O_RDONLY)) >= 0);
+		kq = new_kqueue();
+		ADD(kq, fd, EVFILT_READ, EV_CLEAR);
+		begun = round;
+		if (EVENT(kq, fd, EVFILT_READ).data == 1)
+			EQ(EVENT(kq, fd, EVFILT_READ).data, 2);
+		UNTIL(written == round);
+		close(fd);
+		close(kq);
+	}
+	pthread_join(t, NULL);
+	close(shared_file);
+}
+
 CHECK(oneshot_gives_one_event_and_goes)
 {
 	int fd = bare_file(0), kq = new_kqueue();
@@ -468,6 +512,7 @@ CHECKS(
 	C(growth_by_another_process_wakes_a_sleeping_call)
 	C(clear_comes_once_until_the_file_changes)
 	C(clear_at_the_end_wakes_at_growth)
+	C(a_write_beside_the_first_event_with_clear_is_not_lost)
 	C(oneshot_gives_one_event_and_goes)
 	C(dispatch_gives_one_event_until_enabled)
 	C(growth_while_disabled_is_reported_when_enabled)

@@ -1,5 +1,6 @@
 /* EVFILT_PROC: NOTE_EXIT, which needs nothing but pidfds. */
 #include "proc_util.h"
+#include <sys/ptrace.h>
 
 CHECK(exit_of_a_child_is_an_event_with_its_wait_status)
 {
@@ -195,6 +196,42 @@ CHECK(zombie_of_somebody_else_has_its_status)
 	reap(parent);
 	close(p[0]);
 	close(p[1]);
+	close(kq);
+}
+
+/* The parent's wait(2) is told of it only once the tracer has been. */
+CHECK(child_that_another_process_traces_has_its_status)
+{
+	int up[2], kq = kqueue();
+	struct child c = child();
+	struct kevent ev;
+	pid_t tracer;
+	char done;
+	OK(pipe2(up, O_CLOEXEC) == 0);
+	OK((tracer = fork()) >= 0);
+	if (tracer == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		done = ptrace(PTRACE_SEIZE, c.pid, NULL, NULL) == 0;
+		if (write(up[1], &done, 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	EQ(read(up[0], &done, 1), 1);
+	if (!done)
+		SKIP("a process may not trace its siblings here");
+	WATCH(kq, c.pid, NOTE_EXIT);
+	order(&c, EXIT_3);
+	ev = ONE(kq);
+	EQ(ev.ident, c.pid);
+	EQ(ev.fflags, NOTE_EXIT);
+	EQ(ev.data, 3 << 8);
+	kill(tracer, SIGKILL);
+	reap(tracer);
+	EQ(reap(c.pid), 3 << 8);
+	let_go(&c);
+	close(up[0]);
+	close(up[1]);
 	close(kq);
 }
 
@@ -532,6 +569,7 @@ CHECKS(
 	C(sigchld_handler_and_mask_are_left_alone)
 	C(exit_of_a_process_that_is_no_child_has_its_status)
 	C(zombie_of_somebody_else_has_its_status)
+	C(child_that_another_process_traces_has_its_status)
 	C(parent_can_be_watched)
 	C(zombie_is_reported_in_the_call_that_adds_it)
 	C(zombie_without_note_exit_is_esrch)

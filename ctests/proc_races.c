@@ -98,6 +98,74 @@ CHECK(more_children_than_descriptors_reaped_before_the_call)
 	close(kq);
 }
 
+static void *leave(void *arg) { return arg; }
+
+/* Runs a thread to its end for each letter. */
+static void run_threads(int orders, int answers)
+{
+	pthread_t t;
+	char c;
+	while (read(orders, &c, 1) == 1) {
+		pthread_create(&t, NULL, leave, NULL);
+		pthread_join(t, NULL);
+		if (write(answers, &c, 1) != 1)
+			break;
+	}
+	_exit(0);
+}
+
+/* Opens descriptors until there are no more; how many there are then. */
+static int fill(int *fds, int n, int most)
+{
+	while (n < most && (fds[n] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+		n++;
+	return n;
+}
+
+CHECK(process_that_is_no_child_lives_on_though_no_descriptor_is_left_to_look_with)
+{
+	static int fds[2000];
+	struct rlimit lim = {400, 400};
+	int answers[2], orders[2], n = 0, kq = kqueue();
+	pid_t middle, pid = 0;
+	char c = 0;
+	need_connector(kq);
+	OK(pipe2(answers, O_CLOEXEC) == 0 && pipe2(orders, O_CLOEXEC) == 0);
+	if ((middle = fork()) == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if ((pid = fork()) == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			run_threads(orders[0], answers[1]);
+		}
+		if (write(answers[1], &pid, sizeof pid) != sizeof pid)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	EQ(read(answers[0], &pid, sizeof pid), sizeof pid);
+	WATCH(kq, pid, NOTE_EXIT);
+	OK(setrlimit(RLIMIT_NOFILE, &lim) == 0);
+	n = fill(fds, n, 2000);
+	/* This takes the other's pidfd for the connector. */
+	WATCH(kq, middle, NOTE_EXIT);
+	NONE(kq);
+	n = fill(fds, n, 2000);
+	EQ(write(orders[1], "t", 1), 1);
+	EQ(read(answers[0], &c, 1), 1);
+	NONE(kq);
+	while (n > 0)
+		close(fds[--n]);
+	kill(pid, SIGTERM);
+	EVENT(kq, pid, NOTE_EXIT, SIGTERM);
+	kill(middle, SIGKILL);
+	reap(middle);
+	close(kq);
+	close(answers[0]);
+	close(answers[1]);
+	close(orders[0]);
+	close(orders[1]);
+}
+
 /* A crowded kqueue learns of a zombie, and a thread's end is not the process'. */
 CHECK(crowded_kqueue_keeps_the_rules)
 {
@@ -406,6 +474,40 @@ CHECK(watches_survive_an_epoll_built_anew)
 	close(kq);
 }
 
+static volatile int looked_enough;
+
+static void *look_at(void *arg)
+{
+	struct kevent ev;
+	while (!looked_enough)
+		if (collect(*(int *)arg, &ev, 1, 0) < 0)
+			break;
+	return NULL;
+}
+
+CHECK(fork_before_the_call_is_seen_though_another_thread_reads_the_connector)
+{
+	int kq = kqueue(), other = kqueue(), i;
+	struct kevent ev;
+	pthread_t t;
+	need_connector(kq);
+	WATCH(kq, getpid(), NOTE_FORK);
+	WATCH(other, getpid(), NOTE_FORK);
+	OK(pthread_create(&t, NULL, look_at, &other) == 0);
+	for (i = 0; i < 300; i++) {
+		pid_t pid = vfork();
+		if (pid == 0)
+			_exit(0);
+		EQ(collect(kq, &ev, 1, 0), 1);
+		EQ(ev.fflags, NOTE_FORK);
+		reap(pid);
+	}
+	looked_enough = 1;
+	pthread_join(t, NULL);
+	close(kq);
+	close(other);
+}
+
 CHECK(kqueues_come_and_go_while_processes_are_followed)
 {
 	struct child c = child();
@@ -429,6 +531,7 @@ CHECK(kqueues_come_and_go_while_processes_are_followed)
 CHECKS(
 	C(more_children_than_descriptors_can_be_watched)
 	C(more_children_than_descriptors_reaped_before_the_call)
+	C(process_that_is_no_child_lives_on_though_no_descriptor_is_left_to_look_with)
 	C(crowded_kqueue_keeps_the_rules)
 	C(storm_of_tracked_children_is_told_in_full)
 	C(threads_that_share_a_kqueue_see_each_exit_once)
@@ -436,5 +539,6 @@ CHECKS(
 	C(reused_number_tells_of_the_first_process_and_then_of_the_next)
 	C(tracked_children_of_one_number_have_two_events_each)
 	C(watches_survive_an_epoll_built_anew)
+	C(fork_before_the_call_is_seen_though_another_thread_reads_the_connector)
 	C(kqueues_come_and_go_while_processes_are_followed)
 );

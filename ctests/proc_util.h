@@ -135,6 +135,7 @@ static struct child child(void)
 	OK((c.pid = fork()) >= 0);
 	if (c.pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
 		close(orders[1]);
 		close(answers[0]);
 		me.pid = getpid();

@@ -271,6 +271,49 @@ CHECK(rmdir_after_the_directory_was_moved_is_delete)
 	end();
 }
 
+enum { ROUNDS = 500 };
+static volatile int begun;
+
+/* Moves the directory and removes it, a little later each time. */
+static void *move_and_remove(void *arg)
+{
+	char from[400], to[400];
+	volatile unsigned i;
+	int round;
+	strcpy(from, in("d"));
+	strcpy(to, in("e/d"));
+	for (round = 1; round <= ROUNDS; round++) {
+		while (begun < round)
+			;
+		if (rename(from, to) != 0)
+			break;
+		for (i = 0; i < (unsigned)round * 7919 % 6000; i++)
+			;
+		if (rmdir(to) != 0)
+			break;
+	}
+	return arg;
+}
+
+CHECK(rmdir_beside_the_look_at_a_move_is_delete)
+{
+	int elsewhere = dir_of("e"), round;
+	pthread_t t;
+	kq = new_kqueue();
+	OK(pthread_create(&t, NULL, move_and_remove, NULL) == 0);
+	for (round = 1; round <= ROUNDS; round++) {
+		dir = dir_of("d");
+		WATCH(kq, dir, NOTE_DELETE);
+		begun = round;
+		HINTS(kq, dir, NOTE_DELETE);
+		close(dir);
+	}
+	pthread_join(t, NULL);
+	close(elsewhere);
+	close(kq);
+	clean();
+}
+
 CHECK(rmdir_after_a_parent_was_moved_is_delete)
 {
 	kq = new_kqueue();
@@ -387,6 +430,7 @@ CHECKS(
 	C(rmdir_is_delete_for_who_asks_for_it_alone)
 	C(rmdir_wakes_a_sleeping_call)
 	C(rmdir_after_the_directory_was_moved_is_delete)
+	C(rmdir_beside_the_look_at_a_move_is_delete)
 	C(rmdir_after_a_parent_was_moved_is_delete)
 	C(rmdir_of_many_directories_in_a_watched_one)
 	C(a_directory_replaced_by_rename_is_delete)

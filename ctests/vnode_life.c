@@ -123,6 +123,17 @@ CHECK(adding_again_replaces_what_is_asked_for)
 	end();
 }
 
+CHECK(other_hints_asked_for_after_the_last_name_went_are_told)
+{
+	begin(EV_CLEAR, NOTE_DELETE);
+	OK(link(in("f"), in("g")) == 0 && unlink(in("f")) == 0 && unlink(in("g")) == 0);
+	WATCH(kq, fd, NOTE_WRITE);
+	HINTS(kq, fd, NOTE_DELETE);
+	EQ(pwrite(fd, "x", 1, 0), 1);
+	HINTS(kq, fd, NOTE_WRITE);
+	end();
+}
+
 CHECK(what_happened_before_other_hints_were_asked_for_is_not_lost)
 {
 	begin(EV_CLEAR, NOTE_WRITE);
@@ -425,6 +436,7 @@ CHECKS(
 	C(what_comes_while_disabled_is_delivered_when_enabled)
 	C(added_disabled_it_gathers)
 	C(adding_again_replaces_what_is_asked_for)
+	C(other_hints_asked_for_after_the_last_name_went_are_told)
 	C(what_happened_before_other_hints_were_asked_for_is_not_lost)
 	C(what_happened_before_the_add_is_not_told)
 	C(delete_ends_it_and_a_pending_event_goes_along)

@@ -15,7 +15,7 @@ use super::inodes::{self, Watch, news};
 use super::kept::Kept;
 use super::{Facts, ROW_FILE_READ, ROW_FILE_WRITE};
 use super::{Fate, Filter, Outcome, Queue, RETRY, descriptor, fd};
-use crate::abi::{EV_CLEAR, EVFILT_READ, EVFILT_WRITE, Kevent};
+use crate::abi::{EV_CLEAR, EV_ONESHOT, EVFILT_READ, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
 use crate::sys::file::{self, Sort};
@@ -31,7 +31,7 @@ pub(crate) struct FileWrite;
 pub(crate) struct Watched {
     identity: (u64, u64),
     regular: bool,
-    /// The watch on it, once the end was reached.
+    /// The watch on it, once the end was reached or an edge told.
     watch: Option<Watch>,
     /// Where its end was, if that was where the offset stood when it was looked at last.
     end: Option<i64>,
@@ -124,16 +124,20 @@ fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
 
 fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let result = check(queue, slot).map(|_| ());
+    unwatch(queue, slot);
     fd::leave(queue, slot);
-    let file = queue.files.kept.take(queue.knotes[slot].own);
-    if let Some(watch) = file.and_then(|file| file.watch) {
-        inodes::unwatch(queue, slot, &watch);
-    }
+    queue.files.kept.take(queue.knotes[slot].own);
     result
 }
 
-/// Waits for the file to be written, from the first time its end is reached. Whether it
-/// has begun to.
+fn settle(queue: &mut Queue, slot: Slot, fate: Fate) {
+    if fate == Fate::Spent {
+        let _ = detach(queue, slot);
+    }
+}
+
+/// Waits for the file to be written, from the first time that matters. Whether it has
+/// begun to.
 fn watch(queue: &mut Queue, slot: Slot, fd: RawFd) -> bool {
     let index = queue.knotes[slot].own;
     if queue.files.kept.get(index).watch.is_some() {
@@ -148,11 +152,20 @@ fn watch(queue: &mut Queue, slot: Slot, fd: RawFd) -> bool {
     true
 }
 
+fn unwatch(queue: &mut Queue, slot: Slot) {
+    if let Some(watch) = queue.files.kept.get(queue.knotes[slot].own).watch.take() {
+        inodes::unwatch(queue, slot, &watch);
+    }
+}
+
 /// Has the next write told anew. To be called before the file is looked at.
-fn heard(file: &mut Watched) {
-    if file.watch.as_ref().is_some_and(|watch| watch.take() & news::UNWATCHED != 0) {
-        // The last of its names is gone, and it is still open.
-        file.watch = None;
+fn heard(queue: &mut Queue, slot: Slot) {
+    let file = queue.files.kept.get(queue.knotes[slot].own);
+    let told = file.watch.as_ref().map_or(0, Watch::take);
+    // The kernel drops the watch with the last name of a file, open or not; that may be among
+    // the news that were lost.
+    if told & (news::UNWATCHED | news::LOST) != 0 {
+        unwatch(queue, slot);
     }
 }
 
@@ -179,16 +192,22 @@ impl Filter for FileRead {
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
         let Ok(fd) = check(queue, slot) else { return Outcome::Gone };
-        let file = queue.files.kept.get(queue.knotes[slot].own);
-        heard(file);
-        let always = !file.regular;
-        let mut unread = if always { Ok(0) } else { file::unread(fd) };
+        heard(queue, slot);
+        let knote = queue.knotes[slot];
+        if !queue.files.kept.get(knote.own).regular {
+            return Outcome::Ready(Facts { again: true, ..Facts::default() });
+        }
+        // The next edge is a write after this look.
+        if knote.flags & (EV_CLEAR | EV_ONESHOT) == EV_CLEAR {
+            watch(queue, slot, fd);
+        }
+        let mut unread = file::unread(fd);
         // The file may have grown before the watch was there.
-        if unread == Ok(0) && !always && watch(queue, slot, fd) {
+        if unread == Ok(0) && watch(queue, slot, fd) {
             unread = file::unread(fd);
         }
         match unread {
-            Ok(0) if !always => {
+            Ok(0) => {
                 note(queue, slot, file::offset(fd).ok());
                 Outcome::NotReady
             }
@@ -202,18 +221,7 @@ impl Filter for FileRead {
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
-        // An edge is the next write.
-        let cleared = queue.knotes[slot].flags & EV_CLEAR != 0;
-        if fate == Fate::Cleared
-            && cleared
-            && queue.files.kept.get(queue.knotes[slot].own).regular
-            && let Ok(fd) = check(queue, slot)
-        {
-            watch(queue, slot, fd);
-        }
-        if fate == Fate::Spent {
-            let _ = detach(queue, slot);
-        }
+        settle(queue, slot, fate);
     }
 }
 
@@ -246,8 +254,6 @@ impl Filter for FileWrite {
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
-        if fate == Fate::Spent {
-            let _ = detach(queue, slot);
-        }
+        settle(queue, slot, fate);
     }
 }

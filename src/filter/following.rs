@@ -54,7 +54,7 @@ pub(super) struct News {
 }
 
 pub(super) enum What {
-    /// NOTE_FORK, NOTE_EXEC, NOTE_TRACKERR; [`MAY_HAVE_ENDED`].
+    /// NOTE_FORK, NOTE_EXEC, NOTE_TRACKERR; [`MAY_HAVE_ENDED`], [`LOST_A_THREAD`].
     Did(u32),
     /// A process of this number bore it. It is followed.
     Born { parent: i32, parent_serial: u64 },
@@ -62,9 +62,10 @@ pub(super) enum What {
     Ended(i32),
 }
 
-/// Among the bits of [`What::Did`]: a thread has ended, and nobody knows whether it was the
-/// last.
-pub(super) const MAY_HAVE_ENDED: u32 = 1;
+/// Among the bits of [`What::Did`]: its first thread has ended, which most likely is the last.
+pub(super) const MAY_HAVE_ENDED: u32 = 1 << 8;
+/// Another thread has, and nobody knows whether that was the last.
+pub(super) const LOST_A_THREAD: u32 = 1 << 9;
 
 /// The news of one kqueue.
 struct Ledger {
@@ -132,7 +133,7 @@ impl Ledger {
                     self.post(process, NOTE_EXEC);
                 }
             }
-            Event::Exit { process, code } => self.note_exit(process, code),
+            Event::Exit { process, first, code } => self.note_exit(process, first, code),
         }
     }
 
@@ -152,7 +153,7 @@ impl Ledger {
         self.post(parent, NOTE_FORK);
     }
 
-    fn note_exit(&mut self, process: i32, code: i32) {
+    fn note_exit(&mut self, process: i32, first: bool, code: i32) {
         let Some(one) = self.followed.get_mut(&process).filter(|one| one.to_the_end) else { return };
         one.code = code;
         let serial = one.serial;
@@ -162,7 +163,7 @@ impl Ledger {
                 self.news.push(News { pid: process, serial, what: What::Ended(code) });
             }
             Some(threads) => *threads -= 1,
-            None => self.post(process, MAY_HAVE_ENDED),
+            None => self.post(process, if first { MAY_HAVE_ENDED } else { LOST_A_THREAD }),
         }
     }
 
@@ -182,7 +183,7 @@ impl Ledger {
         let Some(one) = self.followed.get_mut(&pid) else { return };
         let mut asked = one.wanted & (NOTE_FORK | NOTE_EXEC);
         asked |= if one.wanted != 0 { NOTE_TRACKERR } else { 0 };
-        asked |= if one.to_the_end { MAY_HAVE_ENDED } else { 0 };
+        asked |= if one.to_the_end { MAY_HAVE_ENDED | LOST_A_THREAD } else { 0 };
         let new = bits & asked & !one.waiting;
         if new != 0 {
             one.waiting |= new;

@@ -3,7 +3,7 @@
 //! A BSD kernel posts a hint from inside each operation. inotify tells less: link, unlink
 //! and chmod are all IN_ATTRIB, a truncation is a write, and identical neighbours in its
 //! queue are one. So what gathered since the last look is judged once, against what the
-//! file was then and is now. Each part of the kept look is brought up to date only by
+//! file was then and is now. Each part of the last look is brought up to date only by
 //! news of its own kind: what is seen early, before its news, must be judged when they come.
 //!
 //! What cannot be told apart: a longer ftruncate() from a write; a shorter one from one
@@ -21,7 +21,7 @@ use crate::sys::inotify::{
 
 /// What a file was at the last look.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
+pub(super) struct LastLook {
     pub(super) status: Status,
     /// The last look found the link count changed, perhaps before all its news had come.
     relinked: bool,
@@ -70,9 +70,9 @@ pub(super) fn mask(asked: u32, sort: Sort) -> u32 {
 /// Hints of what leaves no trace in the file: only inotify tells.
 pub(super) const TRACELESS: u32 = NOTE_OPEN | NOTE_READ | NOTE_CLOSE | NOTE_CLOSE_WRITE;
 
-impl Kept {
-    pub(super) fn new(status: Status) -> Kept {
-        Kept { status, relinked: false, retimed: false }
+impl LastLook {
+    pub(super) fn new(status: Status) -> LastLook {
+        LastLook { status, relinked: false, retimed: false }
     }
 
     /// The news that must have been, by what is different, where there are none. `dropped`: none
@@ -216,10 +216,10 @@ mod tests {
 
     #[test]
     fn a_write_is_told_though_its_look_saw_times_that_were_set_after_it() {
-        let mut kept = Kept::new(file(5, 5));
-        assert_eq!(kept.judge(IN_MODIFY, &file(1, 7), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
-        assert_eq!(kept.judge(IN_ATTRIB, &file(1, 7), NOTE_WRITE | NOTE_ATTRIB), NOTE_WRITE);
-        assert_eq!(kept.judge(IN_ATTRIB, &file(1, 8), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
+        let mut last = LastLook::new(file(5, 5));
+        assert_eq!(last.judge(IN_MODIFY, &file(1, 7), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
+        assert_eq!(last.judge(IN_ATTRIB, &file(1, 7), NOTE_WRITE | NOTE_ATTRIB), NOTE_WRITE);
+        assert_eq!(last.judge(IN_ATTRIB, &file(1, 8), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
     }
 
     #[test]
@@ -233,8 +233,8 @@ mod tests {
 
     #[test]
     fn a_time_that_was_set_alone_is_no_write() {
-        let mut kept = Kept::new(file(5, 5));
-        assert_eq!(kept.judge(IN_MODIFY, &file(1, 7), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
-        assert_eq!(kept.judge(IN_ATTRIB, &file(1, 9), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
+        let mut last = LastLook::new(file(5, 5));
+        assert_eq!(last.judge(IN_MODIFY, &file(1, 7), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
+        assert_eq!(last.judge(IN_ATTRIB, &file(1, 9), NOTE_WRITE | NOTE_ATTRIB), NOTE_ATTRIB);
     }
 }

@@ -174,21 +174,23 @@ fn add(queue: &mut Queue, slot: Slot, place: CString, mask: u32, below: bool) ->
 }
 
 /// Replaces what a watch wants, once what is queued has been told by what it wanted before.
-/// ENOENT: the descriptor names another file.
-pub(super) fn change(queue: &mut Queue, slot: Slot, watch: &Watch, fd: RawFd, mask: u32) -> Result<()> {
+/// False if the kernel had dropped the watch. ENOENT: the descriptor names another file.
+pub(super) fn change(queue: &mut Queue, slot: Slot, watch: &Watch, fd: RawFd, mask: u32) -> Result<bool> {
     let name = queue.knotes.name(slot);
     let mut hub = lock();
     let Some(hub) = hub.as_mut() else { return Err(Errno::ENOENT) };
     hub.drain(queue);
-    if hub.widen(&place_of(fd), mask, watch.wd)?
-        && let Some(own) = &queue.inodes
+    if !hub.widen(&place_of(fd), mask, watch.wd)? {
+        return Ok(false);
+    }
+    if let Some(own) = &queue.inodes
         && let Some(record) = hub.records.get_mut(&watch.wd)
     {
         record.mask |= mask;
         record.readers.iter_mut().filter(|reader| reader.is(own, name)).for_each(|reader| reader.mask = mask);
         hub.narrow(watch.wd);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Ends what [`watch`] or [`watch_beside`] began.

@@ -5,7 +5,7 @@
 //! back, and the connector tells of the ends until no such knote is left. Children of a
 //! tracked process are followed by the connector alone from the start.
 
-use super::following::{self, MAY_HAVE_ENDED, News, What};
+use super::following::{self, LOST_A_THREAD, MAY_HAVE_ENDED, News, What};
 use super::{Queue, ROW_CHILD, row_of, token};
 use crate::abi::{EV_ONESHOT, EVFILT_PROC, NOTE_EXEC, NOTE_EXIT, NOTE_FORK, NOTE_TRACK, NOTE_TRACKERR};
 use crate::errno::{Errno, Result};
@@ -168,7 +168,7 @@ fn make_room(queue: &mut Queue) -> bool {
         }
         match queue.watches.by_slot.entry(slot).or_default().pidfd.take() {
             Some(pidfd) => end_if_over(queue, slot, &pidfd),
-            None => check(queue, slot),
+            None => check(queue, slot, false),
         }
     }
     true
@@ -178,7 +178,7 @@ fn make_room(queue: &mut Queue) -> bool {
 fn watch_again(queue: &mut Queue, slot: Slot) {
     let Ok(pid) = pid_of(queue.knotes[slot].ident) else { return };
     if PidFd::open(pid).and_then(|pidfd| keep(queue, slot, pidfd)).is_err() {
-        check(queue, slot);
+        check(queue, slot, false);
     }
 }
 
@@ -233,17 +233,18 @@ fn end_if_over(queue: &mut Queue, slot: Slot, pidfd: &PidFd) {
     }
 }
 
-/// A thread of a knote's process has ended, and nobody knows whether it was the last.
-fn check(queue: &mut Queue, slot: Slot) {
+/// A knote's process may have ended: looks whether it has. `likely` says what to believe where
+/// that takes a descriptor and there is none.
+fn check(queue: &mut Queue, slot: Slot, likely: bool) {
     let Ok(pid) = pid_of(queue.knotes[slot].ident) else { return };
-    match pidfd::status_of_child(pid) {
-        Ok(None) => return,
-        Ok(Some(status)) => return end(queue, slot, status),
-        Err(_) => {}
+    let child = pidfd::status_of_child(pid);
+    if let Ok(Some(status)) = child {
+        return end(queue, slot, status);
     }
     match PidFd::open(pid) {
         Ok(pidfd) => end_if_over(queue, slot, &pidfd),
-        // Reaped. Without a descriptor to look with, an end is what it most likely was.
+        // A zombie that is not shown yet, or a living process.
+        Err(_) if child.is_ok() || !likely && pidfd::exists(pid) => {}
         Err(_) => end(queue, slot, following::last_code(queue, pid)),
     }
 }
@@ -296,8 +297,8 @@ fn did(queue: &mut Queue, slot: Slot, bits: u32) {
         watched.seen |= bits & asked;
         queue.knotes.activate(slot);
     }
-    if bits & MAY_HAVE_ENDED != 0 {
-        check(queue, slot);
+    if bits & (MAY_HAVE_ENDED | LOST_A_THREAD) != 0 {
+        check(queue, slot, bits & MAY_HAVE_ENDED != 0);
     }
 }
 

@@ -13,7 +13,7 @@
 //! * Without inotify (the user's instances or watches are used up, no permission to read)
 //!   the file is looked at by a timer, unless hints were asked for that leave no trace.
 
-use super::hints::{self, Kept};
+use super::hints::{self, LastLook};
 use super::inodes::{self, Watch, news};
 use super::kept;
 use super::{Facts, Fate, Filter, Outcome, Queue, RETRY, descriptor};
@@ -32,7 +32,7 @@ pub(crate) struct Vnode;
 
 /// What a knote keeps, by `own`.
 pub(crate) struct Watched {
-    kept: Kept,
+    last: LastLook,
     /// What tells the file from a later one in the same inode.
     handle: Option<u64>,
     /// Hints gathered and not taken back.
@@ -55,7 +55,7 @@ fn look(queue: &mut Queue, slot: Slot) -> Result<(RawFd, Status)> {
     let knote = queue.knotes[slot];
     let fd = descriptor(knote.ident)?;
     let now = file::status(fd)?;
-    let same = now.identity == queue.vnodes.get(knote.own).kept.status.identity;
+    let same = now.identity == queue.vnodes.get(knote.own).last.status.identity;
     if same { Ok((fd, now)) } else { Err(Errno::ENOENT) }
 }
 
@@ -70,7 +70,7 @@ fn look_closely(queue: &mut Queue, slot: Slot) -> Result<(RawFd, Status)> {
 /// Begins to watch for `asked`, by inotify or else by a timer.
 fn start(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) -> Result<()> {
     let index = queue.knotes[slot].own;
-    let mask = hints::mask(asked, queue.vnodes.get(index).kept.status.sort);
+    let mask = hints::mask(asked, queue.vnodes.get(index).last.status.sort);
     if mask != 0 {
         match inodes::watch(queue, slot, fd, mask) {
             Ok(watch) => queue.vnodes.get(index).watch = Some(watch),
@@ -91,7 +91,7 @@ fn start_beside(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) {
     if asked & NOTE_RENAME != 0 {
         vnode.path = file::path(fd);
     }
-    if asked & NOTE_DELETE != 0 && vnode.kept.status.sort == Sort::Directory {
+    if asked & NOTE_DELETE != 0 && vnode.last.status.sort == Sort::Directory {
         watch_parent(queue, slot, fd);
     }
 }
@@ -99,17 +99,19 @@ fn start_beside(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) {
 /// Other hints are asked for: what has happened up to now is judged by the old ones.
 fn reask(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) -> Result<()> {
     let (index, before) = (queue.knotes[slot].own, queue.knotes[slot].fflags);
-    let mask = hints::mask(asked, queue.vnodes.get(index).kept.status.sort);
+    let mask = hints::mask(asked, queue.vnodes.get(index).last.status.sort);
     let watch = if mask == 0 { None } else { queue.vnodes.get(index).watch.take() };
+    let mut widened = Ok(false);
     if let Some(watch) = watch {
-        let changed = inodes::change(queue, slot, &watch, fd, mask);
+        widened = inodes::change(queue, slot, &watch, fd, mask);
         queue.vnodes.get(index).watch = Some(watch);
-        changed?;
-        gather(queue, slot)?;
+    }
+    let widened = widened?;
+    gather(queue, slot)?;
+    if widened {
         stop_beside(queue, slot);
         start_beside(queue, slot, fd, asked);
     } else {
-        gather(queue, slot)?;
         stop(queue, slot);
         if let Err(errno) = start(queue, slot, fd, asked) {
             let _ = start(queue, slot, fd, before);
@@ -117,8 +119,8 @@ fn reask(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) -> Result<()> {
         }
     }
     queue.knotes[slot].fflags = asked;
-    // Some of what was kept nobody has asked for until now.
-    queue.vnodes.get(index).kept = Kept::new(file::status(fd)?);
+    // Some of what the last look saw nobody has asked for until now.
+    queue.vnodes.get(index).last = LastLook::new(file::status(fd)?);
     Ok(())
 }
 
@@ -128,7 +130,7 @@ fn watch_parent(queue: &mut Queue, slot: Slot, fd: RawFd) {
     const TRIES: usize = 8;
     let index = queue.knotes[slot].own;
     stop_beside(queue, slot);
-    let identity = queue.vnodes.get(index).kept.status.identity;
+    let identity = queue.vnodes.get(index).last.status.identity;
     for _ in 0..TRIES {
         let Some(path) = file::path(fd).and_then(|path| CString::new(path.as_bytes()).ok()) else { break };
         let Some(parent) = Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())).parent() else { return };
@@ -169,37 +171,58 @@ fn release(queue: &mut Queue, slot: Slot) {
     queue.vnodes.take(queue.knotes[slot].own);
 }
 
+/// What the knote's watches were told and it has not looked at.
+fn take_news(vnode: &Watched) -> u32 {
+    vnode.watch.as_ref().map_or(0, Watch::take) | vnode.beside.as_ref().map_or(0, Watch::take)
+}
+
+/// The kernel dropped the watch, or may have (that news may be among what was lost): adds it anew
+/// to a file without names. What the old one was told meanwhile. An error: the file is gone from
+/// under the number.
+fn watch_anew(queue: &mut Queue, slot: Slot, asked: u32, dropped: bool) -> Result<u32> {
+    let (fd, now) = if dropped { look_closely(queue, slot)? } else { look(queue, slot)? };
+    if now.links > 0 {
+        // A file that has names keeps its watch: this one is another.
+        return if dropped { Err(Errno::ENOENT) } else { Ok(0) };
+    }
+    let vnode = queue.vnodes.get(queue.knotes[slot].own);
+    let Some(old) = vnode.watch.take() else { return Ok(0) };
+    // Without a watch there is no more to tell of a file that has no names.
+    let _ = start(queue, slot, fd, asked);
+    let late = old.take();
+    inodes::unwatch(queue, slot, &old);
+    Ok(late & !news::UNWATCHED)
+}
+
 /// Gathers what has happened since the last look. An error: the file is gone from under
 /// the number.
 fn gather(queue: &mut Queue, slot: Slot) -> Result<()> {
     let (index, asked) = (queue.knotes[slot].own, queue.knotes[slot].fflags);
     // Before the look, which must not be older than the news.
-    let vnode = queue.vnodes.get(index);
-    let mut news = vnode.watch.as_ref().map_or(0, Watch::take) | vnode.beside.as_ref().map_or(0, Watch::take);
-    let (fd, now) = look(queue, slot)?;
-    if news & news::UNWATCHED != 0 {
-        look_closely(queue, slot)?;
-        if now.links > 0 {
-            // A file that has names keeps its watch: this one is another.
-            return Err(Errno::ENOENT);
-        }
-        queue.vnodes.get(index).watch = None;
-        // Without a watch there is no more to tell of a file that has no names.
-        let _ = start(queue, slot, fd, asked);
+    let mut news = take_news(queue.vnodes.get(index));
+    if news & (news::LOST | news::UNWATCHED) != 0 {
+        news |= watch_anew(queue, slot, asked, news & news::UNWATCHED != 0)?;
     }
+    let (fd, now) = look(queue, slot)?;
     let vnode = queue.vnodes.get(index);
     if vnode.polled || news & (news::LOST | news::UNWATCHED) != 0 {
         let dropped = !vnode.polled && news & news::LOST == 0;
-        news |= vnode.kept.assume(&now, is_renamed(vnode, fd), dropped);
+        news |= vnode.last.assume(&now, is_renamed(vnode, fd), dropped);
         if news & news::LOST != 0 {
             news |= news::ENTRIES | news::DIR_RENAMED;
         }
     }
-    let vnode = queue.vnodes.get(index);
-    vnode.found |= vnode.kept.judge(news, &now, asked);
+    vnode.found |= vnode.last.judge(news, &now, asked);
     let polled = vnode.polled || vnode.polled_beside;
-    if news & IN_MOVE_SELF != 0 && now.links > 0 {
+    if news & (IN_MOVE_SELF | news::LOST) != 0 && now.links > 0 {
+        // It may be in another directory now.
         start_beside(queue, slot, fd, asked);
+        let (_, now) = look(queue, slot)?;
+        if now.links == 0 && now.sort == Sort::Directory {
+            // Removed there before that was watched: there is nobody to tell of it later.
+            let vnode = queue.vnodes.get(index);
+            vnode.found |= vnode.last.judge(0, &now, asked);
+        }
     }
     if polled {
         let _ = queue.look_again(slot, RETRY);
@@ -232,7 +255,7 @@ impl Filter for Vnode {
             return Err(Errno::EINVAL);
         }
         let own = queue.vnodes.insert(Watched {
-            kept: Kept::new(status),
+            last: LastLook::new(status),
             handle: file::handle(fd),
             found: 0,
             watch: None,

@@ -189,6 +189,7 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     absorb(kqueue, state, found)?;
     if round.is_over() && state.queue.knotes.ready() == 0 {
         inodes::catch_up(&mut state.queue);
+        processes::take_news(&mut state.queue);
     }
     let all = round.more && take_more(kqueue, state, found, room, round)?;
     if all || signals::take_echo(&mut state.queue) {

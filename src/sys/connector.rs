@@ -32,9 +32,10 @@ pub(crate) enum Event {
     Exec {
         process: pid_t,
     },
-    /// One of its threads has ended, `code` being in wait(2)'s form.
+    /// One of its threads has ended, the first or another, `code` being in wait(2)'s form.
     Exit {
         process: pid_t,
+        first: bool,
         code: i32,
     },
 }
@@ -244,7 +245,7 @@ fn event(body: &[u8]) -> Option<Event> {
         FORK if number(2)? == number(3)? => Event::Fork { parent: number(1)?, child: number(3)? },
         FORK => Event::Thread { process: number(3)? },
         EXEC => Event::Exec { process: number(1)? },
-        EXIT => Event::Exit { process: number(1)?, code: number(2)? },
+        EXIT => Event::Exit { process: number(1)?, first: number(0)? == number(1)?, code: number(2)? },
         _ => return None,
     })
 }
@@ -265,7 +266,7 @@ mod tests {
         let fork = body(FORK, [11, 10, 20, 20, 0, 0]);
         assert_eq!(event(&fork), Some(Event::Fork { parent: 10, child: 20 }));
         assert_eq!(event(&body(FORK, [1, 1, 21, 20, 0, 0])), Some(Event::Thread { process: 20 }));
-        assert_eq!(event(&body(EXIT, [21, 20, 9, 17, 1, 1])), Some(Event::Exit { process: 20, code: 9 }));
+        assert_eq!(event(&body(EXIT, [21, 20, 9, 17, 1, 1])), Some(Event::Exit { process: 20, first: false, code: 9 }));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! It ends with its last thread, whichever that is, and stays what it is after its number
 //! was given to another. How it ended is learned without reaping it: from waitid(2) for a
 //! child, from the descriptor itself (PIDFD_GET_INFO, Linux 6.15) for whatever has been
-//! reaped, and from /proc for somebody else's zombie.
+//! reaped, and from /proc for a zombie that is somebody else's or traced.
 
 #![allow(unsafe_code)]
 
@@ -69,8 +69,10 @@ pub(crate) fn is_pidfd(fd: RawFd) -> Result<bool> {
 pub(crate) fn status(pidfd: RawFd) -> Result<Option<i32>> {
     match child_status(libc::P_PIDFD, pidfd.unsigned_abs()) {
         Err(Errno::EBADF) => Err(Errno::EBADF),
-        Ok(status) => Ok(status),
-        Err(_) => Ok(status_of_other(pidfd)),
+        Ok(Some(status)) => Ok(Some(status)),
+        // A child that somebody else traces is shown to its parent after the tracer has seen it.
+        Ok(None) if !has_ended(pidfd) => Ok(None),
+        _ => Ok(status_of_other(pidfd)),
     }
 }
 
@@ -86,8 +88,8 @@ fn status_of_other(pidfd: RawFd) -> Option<i32> {
     exit().map(|info| info.exit_code).or(by_proc)
 }
 
-/// The same for a child by its number; `None`: it has not ended. ECHILD: it is no child of
-/// this process, or is reaped.
+/// The same for a child by its number; `None`: it has not ended, or is traced and its tracer has
+/// not seen that. ECHILD: it is no child of this process, or is reaped.
 pub(crate) fn status_of_child(pid: libc::pid_t) -> Result<Option<i32>> {
     child_status(libc::P_PID, pid.unsigned_abs())
 }
