@@ -71,6 +71,66 @@ CHECK(file_cut_below_the_offset_gives_negative_data)
 	close(kq);
 }
 
+CHECK(moving_the_offset_away_from_the_end_is_seen_by_the_next_call)
+{
+	struct kevent ev;
+	int fd = bare_file(100), kq = new_kqueue(), i;
+	ADD(kq, fd, EVFILT_READ, 0);
+	get(fd, 100);
+	for (i = 0; i < 3; i++) {
+		QUIET(kq);
+		EQ(lseek(fd, 0, SEEK_SET), 0);
+		EQ(EVENT(kq, fd, EVFILT_READ).data, 100);
+		EQ(lseek(fd, 0, SEEK_END), 100);
+	}
+	NONE(kq);
+	EQ(lseek(fd, 130, SEEK_SET), 130);
+	EQ(collect(kq, &ev, 1, 0), 1);
+	EQ(ev.data, -30);
+	EQ(lseek(fd, 0, SEEK_END), 100);
+	NONE(kq);
+	OK(change(kq, (uintptr_t)fd, EVFILT_READ, EV_DISABLE, 0, 0, NULL) == 0);
+	EQ(lseek(fd, 99, SEEK_SET), 99);
+	NONE(kq);
+	OK(change(kq, (uintptr_t)fd, EVFILT_READ, EV_ENABLE, 0, 0, NULL) == 0);
+	EQ(EVENT(kq, fd, EVFILT_READ).data, 1);
+	close(fd);
+	close(kq);
+}
+
+CHECK(moving_the_offset_is_an_edge_from_the_end_on)
+{
+	int fd = bare_file(100), kq = new_kqueue();
+	EQ(lseek(fd, 0, SEEK_END), 100);
+	ADD(kq, fd, EVFILT_READ, EV_CLEAR);
+	QUIET(kq);
+	EQ(lseek(fd, 40, SEEK_SET), 40);
+	EQ(EVENT(kq, fd, EVFILT_READ).data, 60);
+	QUIET(kq);
+	close(fd);
+	close(kq);
+}
+
+/* Each call looks at some of those that are at their end. */
+CHECK(one_of_many_files_at_their_end_is_found_again)
+{
+	struct kevent ev;
+	int fd[100], kq = new_kqueue(), i;
+	for (i = 0; i < 100; i++) {
+		fd[i] = bare_file(0);
+		ADD(kq, fd[i], EVFILT_READ, 0);
+	}
+	NONE(kq);
+	EQ(lseek(fd[77], 9, SEEK_SET), 9);
+	UNTIL(collect(kq, &ev, 1, 0) == 1);
+	EQ(ev.ident, fd[77]);
+	EQ(ev.data, -9);
+	for (i = 0; i < 100; i++)
+		close(fd[i]);
+	NONE(kq);
+	close(kq);
+}
+
 CHECK(growth_wakes_with_the_new_bytes)
 {
 	int fd = bare_file(100), kq = new_kqueue();
@@ -445,6 +505,9 @@ CHECKS(
 	C(empty_file_is_silent)
 	C(offset_behind_the_end_gives_negative_data)
 	C(file_cut_below_the_offset_gives_negative_data)
+	C(moving_the_offset_away_from_the_end_is_seen_by_the_next_call)
+	C(moving_the_offset_is_an_edge_from_the_end_on)
+	C(one_of_many_files_at_their_end_is_found_again)
 	C(growth_wakes_with_the_new_bytes)
 	C(growth_by_another_process_wakes_a_sleeping_call)
 	C(clear_comes_once_until_the_file_changes)

@@ -474,6 +474,56 @@ CHECK(empty_wakes_a_call_that_sleeps_for_ever)
 	close(kq);
 }
 
+CHECK(unix_listener_that_was_shut_down_is_silent_and_sleeps)
+{
+	socklen_t len;
+	int kq = new_kqueue(), l = unix_listener(5, &len), c;
+	ADD(kq, l, EVFILT_READ, 0);
+	OK(shutdown(l, SHUT_RDWR) == 0);
+	SETTLE(l, POLLHUP);
+	QUIET(kq);
+	OK(change(kq, (uintptr_t)l, EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
+	close(l);
+	l = unix_listener(5, &len);
+	ADD(kq, l, EVFILT_READ, 0);
+	c = unix_connect(len);
+	OK(shutdown(l, SHUT_RDWR) == 0);
+	EQ(EVENT(kq, l, EVFILT_READ).data, 1);
+	close(c);
+	close(l);
+	close(kq);
+}
+
+/* Both filters ignore what NOTE_LOWAT says of a socket that listens. */
+CHECK(unix_listener_has_no_low_water_mark)
+{
+	socklen_t len;
+	int c, kq = new_kqueue(), l = unix_listener(5, &len);
+	OK(change(kq, (uintptr_t)l, EVFILT_READ, EV_ADD, NOTE_LOWAT, 3, NULL) == 0);
+	NONE(kq);
+	c = unix_connect(len);
+	EQ(EVENT(kq, l, EVFILT_READ).data, 1);
+	close(c);
+	close(l);
+	close(kq);
+}
+
+CHECK(udp_error_is_told_below_the_low_water_mark)
+{
+	int s[2], kq = new_kqueue();
+	udp_pair(s);
+	OK(change(kq, (uintptr_t)s[0], EVFILT_READ, EV_ADD, NOTE_LOWAT, 10, NULL) == 0);
+	put(s[1], 3);
+	QUIET(kq);
+	get(s[0], 3);
+	close(s[1]);
+	put(s[0], 1);
+	SETTLE(s[0], POLLERR);
+	EQ(EVENT(kq, s[0], EVFILT_READ).flags & EV_EOF, 0);
+	close(s[0]);
+	close(kq);
+}
+
 CHECK(empty_on_unix_listener_is_always_ready)
 {
 	socklen_t len;
@@ -521,4 +571,7 @@ CHECKS(
 	C(empty_wakes_a_call_that_sleeps_for_ever)
 	C(empty_on_unix_listener_is_always_ready)
 	C(empty_on_a_pipe_is_refused)
+	C(unix_listener_that_was_shut_down_is_silent_and_sleeps)
+	C(unix_listener_has_no_low_water_mark)
+	C(udp_error_is_told_below_the_low_water_mark)
 );

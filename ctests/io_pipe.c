@@ -78,6 +78,18 @@ CHECK(pipe_low_water_mark_is_ignored)
 	close(kq);
 }
 
+CHECK(pipe_low_water_mark_is_ignored_for_writing)
+{
+	struct kevent ev;
+	int p[2], kq = new_kqueue();
+	pipe_pair(p);
+	OK(change(kq, (uintptr_t)p[1], EVFILT_WRITE, EV_ADD, NOTE_LOWAT, 1 << 30, NULL) == 0);
+	ev = EVENT(kq, p[1], EVFILT_WRITE);
+	OK(ev.data > 0 && ev.data < 1 << 30);
+	close_pair(p);
+	close(kq);
+}
+
 CHECK(pipe_writer_gone_is_eof_with_the_rest_and_stays)
 {
 	int p[2], kq = new_kqueue();
@@ -422,6 +434,7 @@ CHECKS(
 	C(pipe_gives_the_unread_bytes_at_each_call_and_nothing_at_none)
 	C(pipe_clear_fires_per_arrival_and_not_for_a_partial_read)
 	C(pipe_low_water_mark_is_ignored)
+	C(pipe_low_water_mark_is_ignored_for_writing)
 	C(pipe_writer_gone_is_eof_with_the_rest_and_stays)
 	C(pipe_writer_gone_with_clear_comes_once)
 	C(pipe_writer_gone_before_the_add_is_eof)

@@ -1,5 +1,6 @@
 /* TCP's states: half close, reset, refused and pending connects, urgent data, EMPTY. */
 #include "net.h"
+#include <linux/net_tstamp.h>
 
 /* One call gives READ and WRITE of the descriptor and nothing else. */
 static void both(int kq, int fd, struct kevent *r, struct kevent *w)
@@ -268,6 +269,41 @@ CHECK(refused_connect_is_seen_by_both_knotes)
 	close(kq);
 }
 
+/* What the error queue holds, such as times of sending, makes epoll report an error. */
+CHECK(error_queue_is_news_to_the_reader_and_no_end)
+{
+	static const char zeros[65536];
+	struct kevent r, w;
+	struct msghdr none;
+	int s[2], kq = new_kqueue();
+	tcp_pair(s);
+	set_option(s[0], SOL_SOCKET, SO_TIMESTAMPING, SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE);
+	put(s[0], 3);
+	SETTLE(s[0], POLLERR);
+	ADD(kq, s[0], EVFILT_READ, 0);
+	ADD(kq, s[0], EVFILT_WRITE, 0);
+	both(kq, s[0], &r, &w);
+	EQ(r.flags, 0);
+	EQ(r.fflags, 0);
+	EQ(r.data, 0);
+	EQ(w.flags, 0);
+	EQ(w.fflags, 0);
+	set_option(s[0], SOL_SOCKET, SO_TIMESTAMPING, 0);
+	nonblock(s[0]);
+	/* What is on its way may make room once more. */
+	UNTIL(write(s[0], zeros, sizeof zeros) == -1 && !(polled(s[0], POLLOUT) & POLLOUT));
+	EQ(EVENT(kq, s[0], EVFILT_READ).flags, 0);
+	OK(change(kq, (uintptr_t)s[0], EVFILT_WRITE, EV_DELETE, 0, 0, NULL) == 0);
+	memset(&none, 0, sizeof none);
+	while (recvmsg(s[0], &none, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0)
+		;
+	QUIET(kq);
+	put(s[1], 5);
+	EQ(EVENT(kq, s[0], EVFILT_READ).data, 5);
+	close_pair(s);
+	close(kq);
+}
+
 CHECK(never_connected_socket_is_silent_for_both_and_wakes_after_connect)
 {
 	struct sockaddr_in at;
@@ -469,6 +505,7 @@ CHECKS(
 	C(reset_is_seen_by_two_queues)
 	C(refused_connect_is_eof_with_the_error_and_the_program_still_finds_it)
 	C(refused_connect_is_seen_by_both_knotes)
+	C(error_queue_is_news_to_the_reader_and_no_end)
 	C(never_connected_socket_is_silent_for_both_and_wakes_after_connect)
 	C(connect_in_progress_is_silent_then_writable_without_eof)
 	C(urgent_byte_is_an_except_event_until_it_is_taken)

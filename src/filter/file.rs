@@ -2,7 +2,9 @@
 //!
 //! Regular files: `data` is size less offset, negative behind the end, looked at whenever
 //! the knote comes up; at the end the knote leaves the ready list, and an inotify watch
-//! brings it back when the file is written. Writes through a mapping are not seen.
+//! brings it back when the file is written. Writes by another machine are not seen. Nothing
+//! tells of an lseek(), so each call that collects looks at the offsets of some of the files
+//! that are at their end.
 //! Writing never blocks: always ready with `data` 0, as in FreeBSD's kernel. Devices that
 //! cannot be polled (/dev/null, /dev/zero) are always ready, as in NetBSD and OpenBSD.
 //!
@@ -18,6 +20,7 @@ use crate::errno::{Errno, Result};
 use crate::knote::Slot;
 use crate::sys::file::{self, Sort};
 use crate::sys::inotify::IN_MODIFY;
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 /// Rows of the two filters on files.
@@ -30,10 +33,56 @@ pub(crate) struct Watched {
     regular: bool,
     /// The watch on it, once the end was reached or an edge told.
     watch: Option<Watch>,
+    /// Where its end was, if that was where the offset stood when it was looked at last.
+    end: Option<i64>,
+    /// It is among [`Files::at_end`].
+    listed: bool,
 }
 
 /// The files of a kqueue.
-pub(crate) type Files = Kept<Watched>;
+#[derive(Default)]
+pub(crate) struct Files {
+    kept: Kept<Watched>,
+    /// The knotes found at the end, by name, those looked at longest ago first.
+    at_end: VecDeque<u64>,
+}
+
+/// How many of the files at their end one call looks at.
+const LOOKS: usize = 16;
+
+/// Queues knotes whose offset was moved away from the end. To be called as a call begins.
+pub(crate) fn look_at_ends(queue: &mut Queue) {
+    let mut moved = false;
+    for _ in 0..queue.files.at_end.len().min(LOOKS) {
+        let Some(name) = queue.files.at_end.pop_front() else { break };
+        let Some(slot) = queue.knotes.resolve(name) else { continue };
+        let knote = queue.knotes[slot];
+        let file = queue.files.kept.get(knote.own);
+        let there = file.end.is_some_and(|end| descriptor(knote.ident).and_then(file::offset) == Ok(end));
+        if there || file.end.is_some() && !knote.is_enabled() {
+            queue.files.at_end.push_back(name);
+            continue;
+        }
+        file.listed = false;
+        if file.end.take().is_some() {
+            moved = true;
+            queue.knotes.activate(slot);
+        }
+    }
+    if moved {
+        // A write that is known already must not be told once more afterwards.
+        inodes::collect(queue);
+    }
+}
+
+/// The file was looked at: has the coming calls look at its offset, if that is at the end.
+fn note(queue: &mut Queue, slot: Slot, end: Option<i64>) {
+    let file = queue.files.kept.get(queue.knotes[slot].own);
+    file.end = end;
+    if end.is_some() && !core::mem::replace(&mut file.listed, true) {
+        queue.files.at_end.push_back(queue.knotes.name(slot));
+    }
+}
 
 /// Attaches a knote to a descriptor epoll refused. EINVAL for filters that have no
 /// meaning there.
@@ -49,9 +98,9 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     // What an earlier file left under the number.
     queue.forget(fd);
     let regular = file::sort(fd)? == Sort::Regular;
-    let watched = Watched { identity: file::identity(fd)?, regular, watch: None };
+    let watched = Watched { identity: file::identity(fd)?, regular, watch: None, end: None, listed: false };
     queue.knotes[slot].row = row;
-    queue.knotes[slot].own = queue.files.insert(watched);
+    queue.knotes[slot].own = queue.files.kept.insert(watched);
     fd::enter(queue, fd, slot);
     queue.knotes.activate(slot);
     Ok(())
@@ -61,7 +110,7 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
 fn check(queue: &mut Queue, slot: Slot) -> Result<RawFd> {
     let knote = queue.knotes[slot];
     let fd = descriptor(knote.ident)?;
-    let same = file::identity(fd)? == queue.files.get(knote.own).identity;
+    let same = file::identity(fd)? == queue.files.kept.get(knote.own).identity;
     if same { Ok(fd) } else { Err(Errno::ENOENT) }
 }
 
@@ -77,7 +126,7 @@ fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let result = check(queue, slot).map(|_| ());
     unwatch(queue, slot);
     fd::leave(queue, slot);
-    queue.files.take(queue.knotes[slot].own);
+    queue.files.kept.take(queue.knotes[slot].own);
     result
 }
 
@@ -91,7 +140,7 @@ fn settle(queue: &mut Queue, slot: Slot, fate: Fate) {
 /// begun to.
 fn watch(queue: &mut Queue, slot: Slot, fd: RawFd) -> bool {
     let index = queue.knotes[slot].own;
-    if queue.files.get(index).watch.is_some() {
+    if queue.files.kept.get(index).watch.is_some() {
         return false;
     }
     let watch = inodes::watch(queue, slot, fd, IN_MODIFY).ok();
@@ -99,19 +148,19 @@ fn watch(queue: &mut Queue, slot: Slot, fd: RawFd) -> bool {
         // If a timer cannot be had either, the next change of the knote looks again.
         let _ = queue.look_again(slot, RETRY);
     }
-    queue.files.get(index).watch = watch;
+    queue.files.kept.get(index).watch = watch;
     true
 }
 
 fn unwatch(queue: &mut Queue, slot: Slot) {
-    if let Some(watch) = queue.files.get(queue.knotes[slot].own).watch.take() {
+    if let Some(watch) = queue.files.kept.get(queue.knotes[slot].own).watch.take() {
         inodes::unwatch(queue, slot, &watch);
     }
 }
 
 /// Has the next write told anew. To be called before the file is looked at.
 fn heard(queue: &mut Queue, slot: Slot) {
-    let file = queue.files.get(queue.knotes[slot].own);
+    let file = queue.files.kept.get(queue.knotes[slot].own);
     let told = file.watch.as_ref().map_or(0, Watch::take);
     // The kernel drops the watch with the last name of a file, open or not; that may be among
     // the news that were lost.
@@ -145,7 +194,7 @@ impl Filter for FileRead {
         let Ok(fd) = check(queue, slot) else { return Outcome::Gone };
         heard(queue, slot);
         let knote = queue.knotes[slot];
-        if !queue.files.get(knote.own).regular {
+        if !queue.files.kept.get(knote.own).regular {
             return Outcome::Ready(Facts { again: true, ..Facts::default() });
         }
         // The next edge is a write after this look.
@@ -158,8 +207,12 @@ impl Filter for FileRead {
             unread = file::unread(fd);
         }
         match unread {
-            Ok(0) => Outcome::NotReady,
+            Ok(0) => {
+                note(queue, slot, file::offset(fd).ok());
+                Outcome::NotReady
+            }
             Ok(bytes) => {
+                note(queue, slot, None);
                 let data = isize::try_from(bytes).unwrap_or(isize::MAX);
                 Outcome::Ready(Facts { data, again: true, ..Facts::default() })
             }

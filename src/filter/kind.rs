@@ -73,6 +73,11 @@ pub(crate) fn backlog(fd: RawFd, kind: Kind) -> Option<usize> {
     Some(count.unwrap_or(1))
 }
 
+/// Whether NOTE_LOWAT means anything: of sockets, those that do not listen.
+pub(crate) fn has_low_water_mark(fd: RawFd, kind: Kind) -> bool {
+    kind.is_socket() && !socket::is_listening(fd)
+}
+
 /// The error a socket in error holds, without taking it away from the program; 0 where
 /// it is not to be told.
 pub(crate) fn pending_error(fd: RawFd, kind: Kind) -> u32 {

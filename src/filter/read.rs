@@ -51,10 +51,10 @@ impl Filter for Read {
         let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
         match file::readable_bytes(number) {
             Ok(bytes) if bytes > 0 && mask & (ERR | HUP) == 0 => {
-                gate(queue, slot, Facts { data: size(bytes), eof: mask & RDHUP != 0, ..Facts::default() })
+                gate(queue, slot, Facts { data: size(bytes), eof: mask & RDHUP != 0, ..Facts::default() }, mask)
             }
             counted => match look_closer(queue, slot, number, mask, counted) {
-                Ok(facts) => gate(queue, slot, facts),
+                Ok(facts) => gate(queue, slot, facts, mask),
                 Err(outcome) => outcome,
             },
         }
@@ -65,22 +65,21 @@ impl Filter for Read {
     }
 }
 
-/// Holds an event back below the low-water mark, which only sockets have; the end of the
-/// stream passes it.
+/// Holds an event back below the low-water mark; the end of the stream and an error pass it.
 #[inline]
-fn gate(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
+fn gate(queue: &mut Queue, slot: Slot, facts: Facts, mask: u32) -> Outcome {
     if queue.knotes[slot].fflags & NOTE_LOWAT == 0 {
         return Outcome::Ready(Facts { again: fd::keep_or_harden(queue, slot, false), ..facts });
     }
-    gate_marked(queue, slot, facts)
+    gate_marked(queue, slot, facts, mask)
 }
 
 #[inline(never)]
-fn gate_marked(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
+fn gate_marked(queue: &mut Queue, slot: Slot, facts: Facts, mask: u32) -> Outcome {
     let knote = &queue.knotes[slot];
-    if !facts.eof && facts.data < queue.knotes.data(slot) {
+    if !facts.eof && mask & ERR == 0 && facts.data < queue.knotes.data(slot) {
         let number = descriptor(knote.ident).unwrap_or(-1);
-        if queue.fds.kind(number).is_socket() {
+        if kind::has_low_water_mark(number, queue.fds.kind(number)) {
             return fd::unready(queue, slot, true);
         }
     }
@@ -144,10 +143,11 @@ fn ended(
             return Err(Outcome::Gone);
         }
     }
-    let failed = mask & ERR != 0;
+    // Without a hang-up it is an error of a datagram socket, or something in the socket's
+    // error queue: news, but not the end of it.
+    let failed = mask & ERR != 0 && mask & HUP != 0;
     let fflags = if failed { kind::pending_error(number, kind) } else { 0 };
-    // An error on a datagram socket is news, but not the end of it.
-    let eof = mask & (HUP | RDHUP) != 0 || failed && kind.connects();
+    let eof = mask & (HUP | RDHUP) != 0;
     Ok(Facts { data: size(bytes), fflags, eof, ..Facts::default() })
 }
 
@@ -156,7 +156,9 @@ fn uncounted(queue: &mut Queue, slot: Slot, number: RawFd, mask: u32) -> core::r
     let kind = queue.fds.kind(number);
     if let Some(waiting) = kind::backlog(number, kind) {
         if waiting == 0 || mask & IN == 0 {
-            return Err(fd::unready(queue, slot, mask & IN == 0));
+            // Shut down it would be reported for ever.
+            let lasting = mask & IN == 0 || mask & (HUP | RDHUP) != 0;
+            return Err(fd::unready(queue, slot, lasting));
         }
         return Ok(Facts { data: size(waiting), ..Facts::default() });
     }

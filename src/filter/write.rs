@@ -11,7 +11,7 @@ use super::{Facts, Fate, Filter, Outcome, Queue, descriptor, fd, interest};
 use crate::abi::{Kevent, NOTE_LOWAT};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
-use crate::sys::epoll::{ERR, HUP, RDHUP};
+use crate::sys::epoll::{ERR, HUP, OUT, RDHUP};
 use crate::sys::{file, socket};
 use std::os::fd::RawFd;
 
@@ -73,9 +73,12 @@ fn gate(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
     let knote = queue.knotes[slot];
     let marked = knote.fflags & NOTE_LOWAT != 0;
     if marked && !facts.eof && facts.data < queue.knotes.data(slot) {
-        // TCP tells of room only after it had none.
-        let _ = queue.look_again(slot, super::AGAIN);
-        return fd::unready(queue, slot, true);
+        let number = descriptor(knote.ident).unwrap_or(-1);
+        if kind::has_low_water_mark(number, queue.fds.kind(number)) {
+            // TCP tells of room only after it had none.
+            let _ = queue.look_again(slot, super::AGAIN);
+            return fd::unready(queue, slot, true);
+        }
     }
     Outcome::Ready(Facts { again: fd::keep_or_harden(queue, slot, marked), ..facts })
 }
@@ -84,15 +87,17 @@ fn gate(queue: &mut Queue, slot: Slot, facts: Facts) -> Outcome {
 fn ended(queue: &mut Queue, slot: Slot, number: RawFd) -> core::result::Result<(bool, u32), Outcome> {
     let kind = queue.fds.kind(number);
     let mask = fd::full_mask(number);
-    let failed = mask & ERR != 0;
+    let failed = mask & ERR != 0 && mask & HUP != 0;
     match kind {
         // Nothing can ever be written into this end.
         Kind::PipeReader => Err(fd::unready(queue, slot, true)),
         // Not connected yet.
         kind if kind.connects() && mask & (HUP | RDHUP | ERR) == HUP => Err(fd::unready(queue, slot, true)),
+        // Something lies in the socket's error queue, which is nothing to the writer.
+        kind if kind.connects() && mask & (OUT | HUP) == 0 => Err(fd::unready(queue, slot, true)),
         kind if kind.is_socket() => {
             let fflags = if failed { kind::pending_error(number, kind) } else { 0 };
-            Ok((mask & HUP != 0 || failed && kind.connects(), fflags))
+            Ok((mask & HUP != 0, fflags))
         }
         _ => Ok((mask & (ERR | HUP) != 0, 0)),
     }

@@ -15,7 +15,7 @@ use super::round::Round;
 use super::{Kqueue, Locked, State};
 use crate::abi::{EV_CLEAR, Kevent};
 use crate::errno::{Errno, Result};
-use crate::filter::{self, Outcome, Queue, inodes, mounts, processes, signals, timers, token};
+use crate::filter::{self, Outcome, Queue, file, inodes, mounts, processes, signals, timers, token};
 use crate::knote::{Knote, state};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{BATCH, Epoll, Events};
@@ -44,6 +44,7 @@ pub(super) fn collect(
     round: &mut Round,
 ) -> Result<Step> {
     signals::begin(&mut state.queue);
+    file::look_at_ends(&mut state.queue);
     go_on(kqueue, state, number, found, out, round, None)
 }
 

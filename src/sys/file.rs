@@ -160,10 +160,14 @@ fn sort_of(stat: &libc::stat) -> Sort {
 
 /// Bytes between the descriptor's offset and the end of the file; negative behind it.
 pub(crate) fn unread(fd: RawFd) -> Result<i64> {
-    let size = fstat(fd)?.st_size;
+    Ok(fstat(fd)?.st_size - offset(fd)?)
+}
+
+/// Where the next read of an open file begins.
+pub(crate) fn offset(fd: RawFd) -> Result<i64> {
     // SAFETY: moves nothing and touches no memory.
     let offset = unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) };
-    if offset == -1 { Err(Errno::last()) } else { Ok(size - offset) }
+    if offset == -1 { Err(Errno::last()) } else { Ok(offset) }
 }
 
 /// ioctl(2) of a request that asks for one int, which is a count.
