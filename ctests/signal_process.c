@@ -436,6 +436,120 @@ CHECK(the_handler_runs_each_time_though_threads_come_and_go)
 	OK(close(kq) == 0);
 }
 
+/* The library's own thread comes upon it once for each of them. */
+CHECK(two_polled_kqueues_leave_it_to_whoever_wants_it)
+{
+	const int numbers[] = {SIGUSR1, SIGRTMIN};
+	struct pollfd p[2];
+	struct worker w;
+	int a, b, i;
+	for (i = 0; i < 2; i++) {
+		int n = numbers[i];
+		p[0].fd = a = watching(n);
+		p[1].fd = b = watching(n);
+		p[0].events = p[1].events = POLLIN;
+		start_worker(&w, n, 1, 1);
+		NONE(a);
+		NONE(b);
+		EQ(poll(p, 2, 0), 0);
+		OK(kill(getpid(), n) == 0);
+		EQ(poll(p, 1, 10000), 1);
+		EQ(poll(p + 1, 1, 10000), 1);
+		w.may_have_it = 1;
+		OK(pthread_join(w.thread, NULL) == 0);
+		EQ(w.taken, n);
+		OK(w.info.si_code == SI_USER || !keeps_origins());
+		SENT(a, n, 1);
+		SENT(b, n, 1);
+		OK(close(a) == 0);
+		OK(close(b) == 0);
+	}
+}
+
+CHECK(a_watch_that_ends_lets_go_of_it)
+{
+	struct worker w;
+	int kq;
+	kq = watching(SIGUSR1);
+	start_worker(&w, SIGUSR1, 1, 1);
+	OK(kill(getpid(), SIGUSR1) == 0);
+	SENT(kq, SIGUSR1, 1);
+	OK(watch_flags(kq, SIGUSR1, EV_DELETE) == 0);
+	EQ(is_pending(SIGUSR1), 1);
+	w.may_have_it = 1;
+	OK(pthread_join(w.thread, NULL) == 0);
+	EQ(w.taken, SIGUSR1);
+	OK(w.info.si_code == SI_USER || !keeps_origins());
+	EQ(w.info.si_pid, getpid());
+	OK(close(kq) == 0);
+}
+
+CHECK(asleep_in_another_kqueue_it_lets_go_too)
+{
+	struct worker w;
+	int a, b;
+	handle(SIGUSR1);
+	a = watching(SIGUSR1);
+	b = watching(SIGUSR2);
+	start_worker(&w, SIGUSR1, 0, 1);
+	OK(kill(getpid(), SIGUSR1) == 0);
+	SENT(a, SIGUSR1, 1);
+	sleep_until_had(&w, b);
+	EQ(runs, 1);
+	EQ(ran_in, w.tid);
+	NONE(a);
+	OK(close(a) == 0);
+	OK(close(b) == 0);
+}
+
+struct counter { int kq; long counted; };
+
+static void *count_for_a_while(void *arg)
+{
+	struct counter *c = arg;
+	struct kevent ev;
+	int i;
+	for (i = 0; i < 20; i++)
+		if (collect(c->kq, &ev, 1, 1) > 0)
+			c->counted += ev.data;
+	return NULL;
+}
+
+static void *count_in_turns(void *arg)
+{
+	pthread_t other;
+	while (!may_end) {
+		OK(pthread_create(&other, NULL, count_for_a_while, arg) == 0);
+		OK(pthread_join(other, NULL) == 0);
+	}
+	return arg;
+}
+
+CHECK(queued_signals_outlive_the_threads_that_count_them)
+{
+	struct counter c = {0, 0};
+	union sigval value = {0};
+	pthread_t other;
+	int sent;
+	handle(SIGRTMIN);
+	mask_signal(SIG_BLOCK, SIGRTMIN);
+	c.kq = watching(SIGRTMIN);
+	OK(pthread_create(&other, NULL, count_in_turns, &c) == 0);
+	for (sent = 0; sent < 1000; sent++) {
+		OK(sigqueue(getpid(), SIGRTMIN, value) == 0);
+		if (sent % 8 == 0)
+			sched_yield();
+	}
+	may_end = 1;
+	OK(pthread_join(other, NULL) == 0);
+	count_for_a_while(&c);
+	EQ(c.counted, sent);
+	mask_signal(SIG_UNBLOCK, SIGRTMIN);
+	EQ(runs, sent);
+	NONE(c.kq);
+	OK(close(c.kq) == 0);
+}
+
 CHECKS(
 	C(who_blocks_it_for_a_while_runs_the_handler)
 	C(the_next_call_lets_go_of_it)
@@ -450,4 +564,8 @@ CHECKS(
 	C(sent_to_that_thread_it_stays_with_it)
 	C(a_handler_of_another_signal_that_blocks_it_delays_it_only)
 	C(the_handler_runs_each_time_though_threads_come_and_go)
+	C(two_polled_kqueues_leave_it_to_whoever_wants_it)
+	C(a_watch_that_ends_lets_go_of_it)
+	C(asleep_in_another_kqueue_it_lets_go_too)
+	C(queued_signals_outlive_the_threads_that_count_them)
 );

@@ -113,6 +113,7 @@ pub(super) fn unwatch(queue: &mut Queue, slot: Slot) {
         own.mask = left;
     }
     hook::unwatch(number);
+    pending::release(number);
     if left == 0 {
         queue.signals.0 = None;
     }

@@ -370,7 +370,7 @@ fn unhook(signal: c_int) {
 }
 
 /// Whether some knote watches the signal.
-fn is_watched(signal: c_int) -> bool {
+pub(super) fn is_watched(signal: c_int) -> bool {
     of(signal).is_some_and(|own| own.watches.load(Ordering::SeqCst) > 0)
 }
 

@@ -28,7 +28,8 @@ use super::taken::{self, MERGING, Mark, Taken};
 use super::{fd, hook, process, raw, signal, thread};
 use core::cell::Cell;
 use core::ffi::CStr;
-use libc::c_long;
+use core::sync::atomic::{AtomicU64, Ordering};
+use libc::{c_int, c_long};
 use std::ffi::CString;
 
 /// When to look again after what was given back, ns: first, and then after twice that each
@@ -63,6 +64,10 @@ thread_local! {
     static LEGACY: Legacy = const { Legacy };
 }
 
+/// Signals that the library's own thread has passed on a second time. It leaves them alone, or
+/// each echo would have the next, until a thread of the program's looks at them.
+static PASSED: AtomicU64 = AtomicU64::new(0);
+
 /// The text of a /proc/*/status.
 pub(super) struct Status(String);
 
@@ -76,6 +81,11 @@ impl Status {
     /// The calling thread's.
     pub(super) fn of_thread() -> Option<Status> {
         Status::read(c"/proc/thread-self/status")
+    }
+
+    /// What is pending for the thread alone.
+    fn own(&self) -> u64 {
+        self.mask("SigPnd:").unwrap_or(0)
     }
 
     fn field(&self, name: &str) -> Option<&str> {
@@ -122,7 +132,8 @@ pub(crate) fn tend(mask: u64) -> (Option<u64>, bool) {
     };
     match left() {
         Some(0) => {
-            let echo = begin(mask);
+            // Other kqueues' too: what this thread has of theirs is in the way there as well.
+            let echo = begin(mask | OWN.with(|own| own.common.get()));
             (left(), echo)
         }
         left => (left, false),
@@ -133,6 +144,9 @@ impl Own {
     fn look(&self, mask: u64) -> bool {
         let pending = pending(mask);
         taken::rest(mask & !pending, false);
+        if !thread::is_librarys() && PASSED.load(Ordering::SeqCst) & mask != 0 {
+            PASSED.fetch_and(!mask, Ordering::SeqCst);
+        }
         let mut due = self.common.get() != 0 && self.is_due(mask & !pending);
         if pending == 0 {
             return false;
@@ -140,11 +154,12 @@ impl Own {
         // Without /proc nobody knows whose they are. The next call looks again.
         let Some(status) = Status::of_thread() else { return false };
         let mut shared = pending & status.mask("ShdPnd:").unwrap_or(0);
-        let mut own = pending & status.mask("SigPnd:").unwrap_or(0) & !self.held.get();
+        let mine = pending & status.own();
+        let mut own = mine & !self.held.get();
         if thread::is_librarys() {
             // What is for the monitor alone is not the program's.
             own = 0;
-            shared &= !taken::resting();
+            shared &= !(taken::resting() | PASSED.load(Ordering::SeqCst));
         } else {
             shared &= !(self.rested.get() & taken::resting());
         }
@@ -158,7 +173,7 @@ impl Own {
             return false;
         }
         let old = self.common.get();
-        self.pass_on(take(all, own & !shared), ours & !blocked, alone);
+        self.pass_on(take(all, mine), ours & !blocked, alone);
         if alone || thread::is_librarys() {
             self.next.set(0);
         } else if self.common.get() & !old != 0 || self.next.get() == 0 {
@@ -194,6 +209,7 @@ impl Own {
         let old = known.fold(0, |mask, one| mask | hook::bit(one.signal.number()));
         // The program will call for what is new, and that thread will take it over.
         let passing = thread::is_librarys() && !alone;
+        let mut kept = Vec::new();
         for Counted { mut signal, mark, .. } in taken {
             let bit = hook::bit(signal.number());
             // One that has others before it stays behind them.
@@ -207,7 +223,10 @@ impl Own {
                 self.common.set(self.common.get() | bit);
                 let _ = LEGACY.try_with(|_| ());
             }
-            if mark == Mark::Process && (free & bit != 0 || first && passing || rests) {
+            if passing && !first {
+                PASSED.fetch_or(bit, Ordering::SeqCst);
+            }
+            if mark == Mark::Process && (free & bit != 0 || passing || rests) {
                 if rests {
                     self.rested.set(self.rested.get() | bit);
                 }
@@ -218,9 +237,26 @@ impl Own {
                 taken::rest(bit, false);
                 self.held.set(self.held.get() | bit);
                 signal.mark(mark);
-                signal.give_to_thread();
+                kept.push(signal);
             }
         }
+        let mut seen = 0;
+        for signal in kept.iter_mut().rev() {
+            let bit = hook::bit(signal.number());
+            if seen & bit != 0 {
+                signal.note_follower();
+            }
+            seen |= bit;
+        }
+        kept.into_iter().for_each(Taken::give_to_thread);
+    }
+}
+
+/// Nobody watches the signal any more, so nobody will look after it: it goes back to the process
+/// if this thread has it.
+pub(crate) fn release(signal: c_int) {
+    if !hook::is_watched(signal) {
+        OWN.with(|own| own.release(hook::bit(signal)));
     }
 }
 
@@ -229,25 +265,40 @@ struct Legacy;
 
 impl Drop for Legacy {
     fn drop(&mut self) {
-        let common = OWN.with(|own| own.common.get());
+        OWN.with(|own| own.release(u64::MAX));
+    }
+}
+
+impl Own {
+    /// Gives to the process what is the process's and pending for this thread, of `mask`.
+    fn release(&self, mask: u64) {
+        let common = self.common.get() & mask;
+        self.common.set(self.common.get() & !mask);
         if common == 0 || pending(common) == 0 {
             return;
         }
-        let own = Status::of_thread().and_then(|status| status.mask("SigPnd:")).unwrap_or(0);
-        let mut taken = Vec::new();
-        while let Some(signal) = Taken::any_of(common & own) {
-            taken.push(signal);
+        let own = Status::of_thread().map_or(common, |status| status.own());
+        let (mut taken, mut kept) = (Vec::new(), Vec::new());
+        while let Some(mut signal) = Taken::any_of(common & own) {
+            let mark = signal.unmark();
+            if mark == Some(Mark::Thread) || mark.is_none() && signal.is_for_a_thread() {
+                kept.push((signal, mark));
+            } else {
+                taken.push((signal, mark));
+            }
         }
-        for mut signal in taken {
-            match signal.unmark() {
-                Some(Mark::Thread) => continue,
-                Some(mark) => {
-                    taken::rest(hook::bit(signal.number()), true);
-                    signal.mark(mark);
-                }
-                None => {}
+        for (mut signal, mark) in taken {
+            if let Some(mark) = mark {
+                taken::rest(hook::bit(signal.number()), true);
+                signal.mark(mark);
             }
             signal.give_to_process();
+        }
+        for (mut signal, mark) in kept {
+            if let Some(mark) = mark {
+                signal.mark(mark);
+            }
+            signal.give_to_thread();
         }
     }
 }
@@ -279,22 +330,26 @@ struct Counted {
     is_known: bool,
 }
 
-/// Takes all pending signals of `mask`, counting those that were not counted before; of
-/// `own` none is pending for the process. Of a standard signal one is kept, for one is all
-/// that can be pending.
-fn take(mask: u64, own: u64) -> Vec<Counted> {
+/// Takes all pending signals of `mask`, counting those that were not counted before; those of
+/// `own` are pending for this thread. Of a standard signal one is kept, for one is all that
+/// can be pending.
+fn take(mask: u64, mut own: u64) -> Vec<Counted> {
     let (mut old, mut new) = (Vec::new(), Vec::new());
     while let Some(mut signal) = Taken::any_of(mask) {
-        let number = signal.number();
-        let (mark, is_known) = match signal.unmark() {
+        let bit = hook::bit(signal.number());
+        let for_thread = signal.is_for_a_thread() || own & bit != 0;
+        // Nobody else takes those, and as long as there are some they come first.
+        if bit & MERGING != 0 {
+            own &= !bit;
+        } else if own & bit != 0 && !signal.is_followed() {
+            own &= Status::of_thread().map_or(0, |status| status.own());
+        }
+        let known = signal.unmark();
+        let (mark, is_known) = match known {
             None => {
-                hook::note(number);
-                let for_thread = signal.is_for_a_thread() || own & hook::bit(number) != 0;
-                new.push(Counted {
-                    signal,
-                    mark: if for_thread { Mark::Thread } else { Mark::Process },
-                    is_known: false,
-                });
+                hook::note(signal.number());
+                let mark = if for_thread { Mark::Thread } else { Mark::Process };
+                new.push(Counted { signal, mark, is_known: false });
                 continue;
             }
             Some(Mark::Passing) => (Mark::Process, thread::is_librarys()),

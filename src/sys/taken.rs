@@ -29,6 +29,10 @@ pub(super) enum Mark {
     Passing = 0x6b73,
 }
 
+/// Beside a mark: in the queue of the thread that has it another marked one of its number
+/// follows.
+const FOLLOWED: c_int = 0x10000;
+
 impl Mark {
     const ALL: [Mark; 3] = [Mark::Thread, Mark::Process, Mark::Passing];
 }
@@ -44,7 +48,7 @@ fn place(info: *mut siginfo_t) -> *mut c_int {
 pub(super) unsafe fn unmark(info: *mut siginfo_t) -> Option<Mark> {
     // SAFETY: the caller's promise; a siginfo begins with more words than these.
     let place = unsafe { &mut *place(info) };
-    let mark = Mark::ALL.into_iter().find(|&mark| mark as c_int == *place)?;
+    let mark = Mark::ALL.into_iter().find(|&mark| mark as c_int == *place & !FOLLOWED)?;
     *place = 0;
     Some(mark)
 }
@@ -112,6 +116,18 @@ impl Taken {
     pub(super) fn mark(&mut self, mark: Mark) {
         // SAFETY: as in `unmark`.
         unsafe { place(&raw mut self.0).write(mark as c_int) };
+    }
+
+    /// Has the mark say that another follows.
+    pub(super) fn note_follower(&mut self) {
+        // SAFETY: as in `unmark`.
+        unsafe { *place(&raw mut self.0) |= FOLLOWED };
+    }
+
+    /// Whether the mark says so.
+    pub(super) fn is_followed(&mut self) -> bool {
+        // SAFETY: as in `unmark`.
+        unsafe { place(&raw mut self.0).read() & FOLLOWED != 0 }
     }
 
     /// Has it pending for a thread: this one, or for the library's own the main one.
