@@ -420,6 +420,44 @@ CHECK(events_taken_back_neither_shorten_nor_stretch_a_timeout)
 	OK(close(kq) == 0);
 }
 
+/* --- a number used again under the eyes of many threads ------------------- */
+
+/* How many connections have ended, and the first event that tells of an end too early. */
+struct ends { int kq; intptr_t ended, too_early; };
+
+static void *tell_of_ends(void *arg)
+{
+	struct ends *ends = arg;
+	struct kevent ev;
+	while (!stopped())
+		if (collect(ends->kq, &ev, 1, 20) == 1 && (ev.flags & EV_EOF)
+		    && (intptr_t)ev.udata > __atomic_load_n(&ends->ended, __ATOMIC_SEQ_CST))
+			__atomic_store_n(&ends->too_early, (intptr_t)ev.udata, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+/* All threads wake for the end of a connection; the next one may be there before they run. */
+CHECK(the_end_of_a_deleted_connection_is_not_that_of_the_next_on_its_number)
+{
+	struct ends ends = { new_kqueue(), 0, 0 };
+	pthread_t thread[CREW];
+	int s[2];
+	intptr_t nth;
+	run_crew(thread, CREW, tell_of_ends, &ends);
+	for (nth = 1; nth <= 3000; nth++) {
+		OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s) == 0);
+		EQ(change(ends.kq, s[0], EVFILT_READ, EV_ADD, 0, 0, (void *)nth), 0);
+		sched_yield();
+		__atomic_store_n(&ends.ended, nth, __ATOMIC_SEQ_CST);
+		OK(close(s[1]) == 0);
+		EQ(change(ends.kq, s[0], EVFILT_READ, EV_DELETE, 0, 0, NULL), 0);
+		OK(close(s[0]) == 0);
+	}
+	end_crew(thread, CREW);
+	EQ(ends.too_early, 0);
+	OK(close(ends.kq) == 0);
+}
+
 CHECKS(C(changes_do_not_wait_for_sleepers)
 	C(a_zero_timeout_call_does_not_wait_for_a_sleeper)
 	ALL(deleting_what_a_sleeper_waits_for_leaves_it_asleep_on_a)
@@ -427,6 +465,7 @@ CHECKS(C(changes_do_not_wait_for_sleepers)
 	C(after_delete_returned_no_later_call_returns_the_user_event)
 	C(after_disable_returned_no_later_call_returns_the_event)
 	C(a_knote_added_after_delete_comes_with_its_own_udata)
+	C(the_end_of_a_deleted_connection_is_not_that_of_the_next_on_its_number)
 	C(six_threads_add_trigger_collect_and_delete_one_user_event)
 	FDS(six_threads_change_and_collect_one)
 	C(closing_the_kqueue_wakes_each_endless_sleeper_with_ebadf)

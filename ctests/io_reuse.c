@@ -291,6 +291,37 @@ CHECK(a_file_of_proc_on_a_closed_number_is_not_heard_for_the_pipe_before)
 	OK(close(kq) == 0);
 }
 
+/*
+ * A number is closed many times over while the socket it named first lives on. The end of
+ * that one comes when the kqueue has not been asked for anything since.
+ */
+CHECK(the_end_of_a_numbers_first_socket_is_not_that_of_its_thousandth)
+{
+	int kq, files, i, kept, first, other;
+	for (files = 100; files <= 1040; files++) {
+		if (files % 256 > 2)
+			continue;
+		kq = new_kqueue();
+		first = socket_number();
+		ADD(kq, NUMBER, EVFILT_READ, 0);
+		kept = fcntl(NUMBER, F_DUPFD_CLOEXEC, NUMBER + 1);
+		OK(kept >= 0);
+		other = -1;
+		for (i = 0; i < files; i++) {
+			OK(close(NUMBER) == 0);
+			OK(other < 0 || close(other) == 0);
+			other = socket_number();
+			ADD(kq, NUMBER, EVFILT_READ, 0);
+		}
+		OK(close(first) == 0);
+		NONE(kq);
+		put(other, 1);
+		EQ(EVENT(kq, NUMBER, EVFILT_READ).data, 1);
+		OK(close(kept) == 0);
+		end(kq, other);
+	}
+}
+
 CHECKS(
 	C(a_pipe_after_a_deleted_socket_that_had_ended_has_eof_of_its_own)
 	C(a_socket_after_a_deleted_pipe_has_eof_of_its_own)
@@ -304,4 +335,5 @@ CHECKS(
 	C(growth_of_a_closed_file_does_not_reach_the_socket_on_its_number)
 	C(a_socket_after_a_deleted_kqueue_that_lives_on_is_quiet_until_it_has_data)
 	C(a_file_of_proc_on_a_closed_number_is_not_heard_for_the_pipe_before)
+	C(the_end_of_a_numbers_first_socket_is_not_that_of_its_thousandth)
 );

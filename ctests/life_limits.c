@@ -489,6 +489,34 @@ CHECK(files_under_the_numbers_the_library_had_are_left_alone)
 	OK(close(file) == 0);
 }
 
+/* Each call looks at some of the files that are at their end. */
+CHECK(more_files_at_their_end_than_calls_look_at_come_and_go_without_taking_memory)
+{
+	enum { FILES = 100, ROUNDS = 2000 };
+	struct kevent ch[FILES];
+	long memory = 0;
+	int fd[FILES], i, round, kq = kqueue();
+	fd[0] = memfd_create("empty", MFD_CLOEXEC);
+	OK(fd[0] >= 0);
+	for (i = 1; i < FILES; i++)
+		OK((fd[i] = dup(fd[0])) >= 0);
+	for (round = 0; round < ROUNDS; round++) {
+		for (i = 0; i < FILES; i++)
+			EV_SET(&ch[i], fd[i], EVFILT_READ, EV_ADD, 0, 0, NULL);
+		EQ(kevent(kq, ch, FILES, NULL, 0, NULL), 0);
+		NONE(kq);
+		for (i = 0; i < FILES; i++)
+			ch[i].flags = EV_DELETE;
+		EQ(kevent(kq, ch, FILES, NULL, 0, NULL), 0);
+		if (round == 100)
+			memory = resident();
+	}
+	OK(resident() - memory < 512);
+	for (i = 0; i < FILES; i++)
+		OK(close(fd[i]) == 0);
+	OK(close(kq) == 0);
+}
+
 /* Knotes are added until memory runs out; what was there before goes on. */
 static void fill_memory(int filter)
 {
@@ -525,6 +553,7 @@ CHECK(no_memory_left_for_a_timer_is_ENOMEM) { fill_memory(EVFILT_TIMER); }
 CHECKS(
 	C(ten_thousand_kqueues_with_knotes_of_every_filter_leave_nothing)
 	C(sixty_thousand_numbers_closed_without_delete_take_no_memory)
+	C(more_files_at_their_end_than_calls_look_at_come_and_go_without_taking_memory)
 	C(twenty_thousand_watched_descriptors_each_report_once)
 	C(numbers_above_65536_are_like_any_other)
 	C(kqueue_itself_may_get_a_number_above_65536)

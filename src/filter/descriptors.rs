@@ -107,6 +107,13 @@ pub(crate) struct Descriptors {
     /// epoll reported an entry nobody has: its file was closed under its number and
     /// lives on elsewhere.
     pub(crate) orphaned: bool,
+    /// Counts the entries that were taken out of a set or given up.
+    pub(crate) removed: u32,
+    /// The reports at hand are older than the last of those: one may be of an earlier file.
+    pub(crate) outdated: bool,
+    /// A count of files has begun anew, so that an orphan's reports may bear the token of a
+    /// live entry until the sets are built anew.
+    pub(super) begun_anew: bool,
 }
 
 #[cold]
@@ -215,6 +222,11 @@ impl Descriptors {
 
     pub(super) fn set_kind(&mut self, fd: RawFd, kind: Kind) {
         self.entry_mut(fd).kind = kind;
+    }
+
+    /// Whether a report may be of another file than its token says.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.outdated || self.begun_anew
     }
 
     /// Nothing ties a number to its file any more: what was known of that is forgotten.

@@ -95,6 +95,7 @@ fn bring(queue: &mut Queue, fd: RawFd, entry: Entry, set: usize, wanted: u32) ->
         return Err(errno);
     }
     queue.entered = queue.entered.wrapping_add(u32::from(armed == 0 && wanted != 0));
+    queue.fds.removed = queue.fds.removed.wrapping_add(u32::from(armed != 0 && wanted == 0));
     queue.fds.note(fd, set, pack(wanted));
     Ok(())
 }
@@ -290,7 +291,9 @@ pub(super) fn clear(queue: &mut Queue, fd: RawFd) {
             begun_anew |= entry.give_up(set);
         }
     }
+    fds.removed = fds.removed.wrapping_add(1);
     // Once all counts have been used no stale report may be left that bears one.
+    fds.begun_anew |= begun_anew;
     fds.orphaned |= begun_anew;
     fds.untie(fd);
 }
@@ -319,13 +322,15 @@ pub(super) fn is_one_shot(queue: &Queue, token: u64, set: usize) -> bool {
 }
 
 /// epoll reported `mask` for a descriptor's entry in one of the sets: queues the knotes
-/// it concerns.
+/// it concerns. Of a report that may be another file's only this much is taken: epoll is asked
+/// what holds now.
 pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
     let fd = token as u32 as RawFd;
     let Queue { fds, knotes, scan, .. } = queue;
+    let doubtful = fds.is_doubtful();
     let Some(entry) = fds.known_mut(fd) else { return };
     if entry.token(fd, set) != token || entry.armed[set] == 0 {
-        fds.orphaned = true;
+        fds.orphaned |= !fds.outdated;
         return;
     }
     if entry.armed[set] & pack(epoll::ONESHOT) != 0 {
@@ -339,7 +344,9 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
         next = knote.sibling;
         let concerns = interest(knote.filter()) | epoll::ERR | epoll::HUP;
         if stands_in(knote, set) && mask & concerns != 0 {
-            knote.set_hint(*scan, pack(mask));
+            if !doubtful {
+                knote.set_hint(*scan, pack(mask));
+            }
             knotes.activate(slot);
         }
     }

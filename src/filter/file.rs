@@ -17,7 +17,7 @@ use super::{Facts, ROW_FILE_READ, ROW_FILE_WRITE};
 use super::{Fate, Filter, Outcome, Queue, RETRY, descriptor, fd};
 use crate::abi::{EV_CLEAR, EV_ONESHOT, EVFILT_READ, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
-use crate::knote::Slot;
+use crate::knote::{Knotes, Slot};
 use crate::sys::file::{self, Sort};
 use crate::sys::inotify::IN_MODIFY;
 use std::collections::VecDeque;
@@ -87,7 +87,18 @@ fn note(queue: &mut Queue, slot: Slot, end: Option<i64>) {
     let file = queue.files.kept.get(queue.knotes[slot].own);
     file.end = end;
     if end.is_some() && !core::mem::replace(&mut file.listed, true) {
-        queue.files.at_end.push_back(queue.knotes.name(slot));
+        queue.files.list(&queue.knotes, slot);
+    }
+}
+
+impl Files {
+    /// Has the coming calls look at a file's offset. Each file is listed once, so that at least
+    /// half of a full list are knotes that are gone, more of which may come than calls look at.
+    fn list(&mut self, knotes: &Knotes, slot: Slot) {
+        if self.at_end.len() >= 2 * self.kept.len() + LOOKS {
+            self.at_end.retain(|&name| knotes.resolve(name).is_some());
+        }
+        self.at_end.push_back(knotes.name(slot));
     }
 }
 

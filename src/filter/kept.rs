@@ -26,6 +26,11 @@ impl<T> Kept<T> {
         self.values[number as usize].as_mut().expect("a knote's number is good until it is taken")
     }
 
+    /// How many values there are.
+    pub(super) fn len(&self) -> usize {
+        self.values.len() - self.free.len()
+    }
+
     /// Takes a value out; its number may serve another.
     pub(super) fn take(&mut self, number: u32) -> Option<T> {
         let value = self.values.get_mut(number as usize)?.take();

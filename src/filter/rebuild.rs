@@ -25,20 +25,22 @@ const ROUNDS: usize = 64;
 /// the next try.
 pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Result<()>) -> bool {
     queue.fds.orphaned = false;
+    let mut renewed = true;
     let inner: Vec<RawFd> = queue.fds.kqueues.keys().copied().collect();
     for number in inner {
         super::fd::refresh(queue, number);
     }
     for set in (1..super::descriptors::SETS).rev() {
         if queue.fds.nested(set).is_some() {
-            let _ = renew_nested(queue, set);
+            renewed &= renew_nested(queue, set).is_ok();
         }
     }
-    let renewed = renew_own(queue, enter_own).is_ok();
+    let own = renew_own(queue, enter_own).is_ok();
     let _ = epoll::fill_reserve();
     look_at_sources(queue);
-    queue.fds.orphaned = false;
-    renewed
+    queue.fds.begun_anew &= !(renewed && own);
+    queue.fds.orphaned = queue.fds.begun_anew;
+    own
 }
 
 fn renew_nested(queue: &mut Queue, set: usize) -> Result<()> {

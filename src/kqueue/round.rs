@@ -49,6 +49,9 @@ pub(crate) struct Round {
     left: Patience,
     /// How long the thread may sleep before it has to look after signals, ns.
     pub(super) span: Option<u64>,
+    /// How many entries had been removed when the thread went to sleep: what it brings back
+    /// from there may be older than those that were removed since.
+    pub(super) removed: u32,
     /// How many events the wait at hand asks epoll for.
     pub(super) asked: usize,
     /// epoll may have more to tell than the last wait brought.
@@ -72,6 +75,7 @@ impl Round {
             asleep_since: 0,
             left: patience,
             span: None,
+            removed: 0,
             asked: 0,
             more: false,
             level: false,

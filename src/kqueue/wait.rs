@@ -61,6 +61,7 @@ pub(super) fn wake_up(
     let waited = waited.map(|_| ());
     let mut state = kqueue.state.lock();
     state.sleepers -= 1;
+    state.queue.fds.outdated = state.queue.fds.removed != round.removed;
     state.queue.next_scan();
     go_on(kqueue, state, number, found, out, round, Some(waited))
 }
@@ -102,7 +103,7 @@ fn go_on(
                         if looked == Some(false) {
                             break Ok(Step::Nothing);
                         }
-                        fall_asleep(&mut state);
+                        fall_asleep(&mut state, round);
                         return Ok(Step::Sleep { looked: looked.is_some() });
                     }
                 }
@@ -173,9 +174,10 @@ fn next(queue: &Queue, room: usize) -> impl Iterator<Item = &Knote> {
 }
 
 /// Gets a kqueue ready for a thread to sleep in its epoll, without the lock.
-fn fall_asleep(state: &mut State) {
+fn fall_asleep(state: &mut State, round: &mut Round) {
     state.dim_if_empty();
     state.queue.timers.arm();
+    round.removed = state.queue.fds.removed;
     state.sleepers += 1;
 }
 
@@ -277,6 +279,7 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             token => absorb_set(&mut state.queue, token - token::SETS),
         }
     }
+    state.queue.fds.outdated = false;
     if state.queue.fds.orphaned {
         rebuild(kqueue, state);
     }
