@@ -238,11 +238,11 @@ fn in_vain(
     round: &mut Round,
 ) -> Result<Progress> {
     let again = match result {
-        Ok(()) => !named.certain && !named.is_named(request.number),
         Err(Errno::EBADF) if named.kqueue.is_closed() => {
             process().table.leave(request.number, &named.kqueue);
             !named.certain
         }
+        Ok(()) | Err(Errno::EBADF) => !named.certain && !named.is_named(request.number),
         Err(_) => false,
     };
     drop(named);
@@ -314,7 +314,7 @@ fn call(
     }
     match request.patience() {
         Ok(patience) => {
-            *round = Round::new(patience);
+            round.begin(patience);
             wait::collect(kqueue, state, request.number, found, events, round)
         }
         Err(errno) => {
