@@ -147,16 +147,21 @@ fn try_create() -> Result<RawFd> {
         life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
     });
     kqueue.epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL)?;
-    post.watch(&kqueue.epoll, kqueue.held.as_raw_fd())?;
-    let number = pipe::hand_over(user);
+    // Noted before it is watched: the monitor is told of a close once.
     if let Some(lost) = process.table.note(kqueue.held.as_raw_fd(), kqueue.clone()) {
         lost.ended();
     }
-    if let Some(evicted) = process.table.enter(number, kqueue)? {
+    post.watch(&kqueue.epoll, kqueue.held.as_raw_fd()).inspect_err(|_| kqueue.end())?;
+    let number = pipe::hand_over(user);
+    if let Some(evicted) = process.table.enter(number, kqueue.clone())? {
         // Its number was free, so this one was closed and the monitor is yet to hear of it,
         // or it lives on under another number.
         evicted.numbers().retain(|(own, _)| *own != number);
         evicted.end_if_closed();
+    }
+    if kqueue.is_closed() {
+        // By another thread, before it was entered.
+        process.table.leave(number, &kqueue);
     }
     Ok(number)
 }
