@@ -156,7 +156,7 @@ fn try_create() -> Result<RawFd> {
     if let Some(evicted) = process.table.enter(number, kqueue.clone())? {
         // Its number was free, so this one was closed and the monitor is yet to hear of it,
         // or it lives on under another number.
-        evicted.numbers().retain(|(own, _)| *own != number);
+        evicted.lose(number);
         evicted.end_if_closed();
     }
     if kqueue.is_closed() {
@@ -361,6 +361,14 @@ impl Kqueue {
 
     fn numbers(&self) -> sync::Guard<'_, Vec<(RawFd, UserEnd)>> {
         self.numbers.lock()
+    }
+
+    /// `number` is another's now. In one step with the table, which would keep for ever what
+    /// stands in it and not here.
+    fn lose(self: &Arc<Self>, number: RawFd) {
+        let mut numbers = self.numbers();
+        process().table.leave(number, self);
+        numbers.retain(|(own, _)| *own != number);
     }
 
     /// Ends a kqueue the program has closed: its numbers name nothing any more, its sleepers
