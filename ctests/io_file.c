@@ -203,7 +203,7 @@ CHECK(clear_at_the_end_wakes_at_growth)
 }
 
 static int shared_file;
-static volatile int begun, written;
+static _Atomic int begun, written;
 
 /* Writes one byte in each round, a little later each time. */
 static void *one_byte_a_round(void *arg)

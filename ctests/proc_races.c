@@ -474,7 +474,7 @@ CHECK(watches_survive_an_epoll_built_anew)
 	close(kq);
 }
 
-static volatile int looked_enough;
+static _Atomic int looked_enough;
 
 static void *look_at(void *arg)
 {

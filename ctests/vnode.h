@@ -28,11 +28,11 @@ UNUSED static void vnode_hints(int kq, int fd, unsigned fflags, int line)
 
 static char vnode_dir[300];
 
-/* A path in this check's own directory, which is made at the first call. Four at a time. */
+/* A path in this check's own directory, which is made at the first call. Four at a time for each thread. */
 UNUSED static char *in(const char *name)
 {
-	static char paths[4][400];
-	static unsigned turn;
+	static __thread char paths[4][400];
+	static __thread unsigned turn;
 	char *path = paths[turn++ % 4];
 	if (!vnode_dir[0]) {
 		const char *tmp = getenv("TMPDIR");

@@ -272,7 +272,7 @@ CHECK(rmdir_after_the_directory_was_moved_is_delete)
 }
 
 enum { ROUNDS = 500 };
-static volatile int begun;
+static _Atomic int begun;
 
 /* Moves the directory and removes it, a little later each time. */
 static void *move_and_remove(void *arg)

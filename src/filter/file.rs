@@ -51,7 +51,14 @@ pub(crate) struct Files {
 const LOOKS: usize = 16;
 
 /// Queues knotes whose offset was moved away from the end. To be called as a call begins.
+#[inline]
 pub(crate) fn look_at_ends(queue: &mut Queue) {
+    if !queue.files.at_end.is_empty() {
+        look_at_some(queue);
+    }
+}
+
+fn look_at_some(queue: &mut Queue) {
     let mut moved = false;
     for _ in 0..queue.files.at_end.len().min(LOOKS) {
         let Some(name) = queue.files.at_end.pop_front() else { break };
