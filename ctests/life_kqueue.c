@@ -371,6 +371,52 @@ CHECK(a_call_that_finds_nothing_under_a_number_given_away_goes_to_the_other_queu
 	close(copy);
 }
 
+/* A call under a number that was closed cannot take the mark out of the copy: the next one
+ * under the copy does. */
+CHECK(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
+{
+	struct kevent ev[1];
+	int willing;
+	for (willing = 0; willing < 2; willing++) {
+		int kq = kqueue(), copy;
+		struct pollfd shown = { -1, POLLIN, 0 };
+		USER_ADD(kq, 1);
+		EQ(TRIGGER(kq, 1), 0);
+		OK((copy = shown.fd = fcntl(kq, F_DUPFD_CLOEXEC, kq + 10)) >= 0);
+		EQ(poll(&shown, 1, 1000), 1);
+		close(kq);
+		/* It may tell of the event. */
+		if (collect(kq, ev, 1, willing ? 20 : 0) < 0)
+			EQ(errno, EBADF);
+		while (collect(copy, ev, 1, 0) > 0)
+			;
+		EQ(poll(&shown, 1, 0), 0);
+		EQ(TRIGGER(copy, 1), 0);
+		EQ(poll(&shown, 1, 1000), 1);
+		EQ(ONE(copy).ident, 1);
+		EQ(poll(&shown, 1, 0), 0);
+		close(copy);
+	}
+}
+
+/* A call that has waited under a number given away does not wait the whole time again. */
+CHECK(a_call_that_begins_again_has_the_time_that_is_left)
+{
+	int a = kqueue(), b = kqueue(), copy;
+	struct kevent ev[1];
+	long long began;
+	EQ(collect(b, ev, 1, 1), 0);
+	OK((copy = fcntl(b, F_DUPFD_CLOEXEC, b + 10)) >= 0);
+	OK(dup2(a, b) == b);
+	began = now_ns();
+	EQ(collect(b, ev, 1, 1500), 0);
+	OK(now_ns() - began >= 1500000000LL);
+	OK(now_ns() - began < 2900000000LL);
+	close(a);
+	close(b);
+	close(copy);
+}
+
 CHECK(dup2_of_one_queue_over_another_ends_the_other)
 {
 	int a = kqueue(), b = kqueue();
@@ -570,6 +616,8 @@ CHECKS(
 	C(a_trigger_right_after_dup2_is_made_to_the_other_queue)
 	C(a_number_closed_while_an_unused_copy_lives_is_EBADF)
 	C(a_call_that_finds_nothing_under_a_number_given_away_goes_to_the_other_queue)
+	C(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
+	C(a_call_that_begins_again_has_the_time_that_is_left)
 	C(dup2_of_one_queue_over_another_ends_the_other)
 	C(the_descriptor_is_a_fifo_that_cannot_be_read_or_written)
 	C(close_frees_every_descriptor_of_a_busy_queue)

@@ -3,6 +3,7 @@
  * library's own descriptors.
  */
 #include "engine_util.h"
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 
@@ -517,6 +518,26 @@ CHECK(more_files_at_their_end_than_calls_look_at_come_and_go_without_taking_memo
 	OK(close(kq) == 0);
 }
 
+/* A queue that knows nothing of its end yet would enter what it holds into the monitor's set. */
+CHECK(a_late_call_enters_no_file_of_the_programs_into_an_epoll_of_its)
+{
+	int fd, odd, ends[2], first = harness_report + 1 > 3 ? harness_report + 1 : 3;
+	struct epoll_event told;
+	for (odd = 0; odd < 2; odd++) {
+		int set, kq = kqueue();
+		EQ(change(kq, 1, EVFILT_USER, EV_ADD, 0, 0, NULL), 0);
+		close_from(first);
+		/* A write end without a reader has something to tell at once. */
+		OK(pipe(ends) == 0 && close(ends[0]) == 0);
+		OK((set = epoll_create1(EPOLL_CLOEXEC)) >= 0);
+		for (fd = FIRST; fd < LAST; fd++)
+			OK(dup2((fd & 1) == odd ? set : ends[1], fd) == fd);
+		FAILS(change(kq, 1, EVFILT_USER, 0, NOTE_TRIGGER, 0, NULL), EBADF);
+		EQ(epoll_wait(set, &told, 1, 0), 0);
+		close_from(first);
+	}
+}
+
 /* Knotes are added until memory runs out; what was there before goes on. */
 static void fill_memory(int filter)
 {
@@ -562,6 +583,7 @@ CHECKS(
 	C(closing_all_from_3_on_leaves_a_library_that_works)
 	C(closing_all_from_256_on_leaves_a_library_that_works)
 	C(files_under_the_numbers_the_library_had_are_left_alone)
+	C(a_late_call_enters_no_file_of_the_programs_into_an_epoll_of_its)
 	C(no_memory_left_for_a_user_knote_is_ENOMEM)
 	C(no_memory_left_for_a_timer_is_ENOMEM)
 );

@@ -477,10 +477,48 @@ CHECK(sleepers_sleep_on_among_orphans_for_the_time_that_is_left)
 	OK(close(c.kq) == 0);
 }
 
+/* A thread that waits without end under one number of two; the other keeps the queue. */
+static int under;
+
+static void *wait_without_end(void *arg)
+{
+	struct kevent ev;
+	int *turn = arg;
+	while (!load(&stop)) {
+		if (!load(turn))
+			continue;
+		OK(kevent(load(&under), NULL, 0, &ev, 1, NULL) == -1 && errno == EBADF);
+		__atomic_store_n(turn, 0, __ATOMIC_SEQ_CST);
+	}
+	return NULL;
+}
+
+CHECK(a_wait_without_end_whose_number_is_closed_as_it_begins_is_EBADF)
+{
+	pthread_t waits;
+	int i, turn = 0;
+	crew_start(&waits, 1, wait_without_end, &turn);
+	for (i = 0; i < times(2000); i++) {
+		int kq = kqueue(), copy = dup(kq), spin = i * 37 % 3000;
+		EQ(change(copy, 1, EVFILT_USER, EV_ADD, 0, 0, NULL), 0);
+		__atomic_store_n(&under, kq, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&turn, 1, __ATOMIC_SEQ_CST);
+		while (spin-- > 0)
+			load(&turn);
+		close(kq);
+		sched_yield();
+		close(copy);
+		while (load(&turn))
+			sched_yield();
+	}
+	crew_join(&waits, 1);
+}
+
 CHECKS(
 	C(close_against_calls_that_enter_sleep_and_change)
 	C(close_and_create_on_one_number_in_four_threads)
 	C(a_copy_kept_across_the_close_and_the_reuse_of_the_number)
+	C(a_wait_without_end_whose_number_is_closed_as_it_begins_is_EBADF)
 	C(eight_threads_make_the_first_kqueue_at_once)
 	C(forks_under_contention_hang_no_child)
 	C(programs_spawned_among_busy_threads_inherit_nothing)

@@ -43,8 +43,7 @@ impl Found {
         let kqueue = &self.kqueue;
         let named = file::inode(number) == Ok(kqueue.held.inode());
         if !named {
-            process().table.leave(number, kqueue);
-            kqueue.numbers().retain(|(own, _)| *own != number);
+            kqueue.lose(number);
             // If it lives, then under another number.
             kqueue.copied.store(true, Ordering::Relaxed);
             kqueue.end_if_closed();
@@ -67,11 +66,15 @@ fn adopt(number: RawFd) -> Result<Found> {
         let _creating = fd::creating();
         UserEnd::new(number, inode)?
     };
-    kqueue.numbers().push((number, note));
-    if let Some(evicted) = process().table.enter(number, kqueue.clone())?
+    let evicted = {
+        let mut numbers = kqueue.numbers();
+        numbers.push((number, note));
+        process().table.enter(number, kqueue.clone())?
+    };
+    if let Some(evicted) = evicted
         && !Arc::ptr_eq(&evicted, &kqueue)
     {
-        evicted.numbers().retain(|(own, _)| *own != number);
+        evicted.lose(number);
         evicted.end_if_closed();
     }
     if kqueue.is_closed() {

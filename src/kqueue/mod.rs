@@ -147,16 +147,21 @@ fn try_create() -> Result<RawFd> {
         life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
     });
     kqueue.epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL)?;
-    post.watch(&kqueue.epoll, kqueue.held.as_raw_fd())?;
-    let number = pipe::hand_over(user);
+    // Noted before it is watched: the monitor is told of a close once.
     if let Some(lost) = process.table.note(kqueue.held.as_raw_fd(), kqueue.clone()) {
         lost.ended();
     }
-    if let Some(evicted) = process.table.enter(number, kqueue)? {
+    post.watch(&kqueue.epoll, kqueue.held.as_raw_fd()).inspect_err(|_| kqueue.end())?;
+    let number = pipe::hand_over(user);
+    if let Some(evicted) = process.table.enter(number, kqueue.clone())? {
         // Its number was free, so this one was closed and the monitor is yet to hear of it,
         // or it lives on under another number.
-        evicted.numbers().retain(|(own, _)| *own != number);
+        evicted.lose(number);
         evicted.end_if_closed();
+    }
+    if kqueue.is_closed() {
+        // By another thread, before it was entered.
+        process.table.leave(number, &kqueue);
     }
     Ok(number)
 }
@@ -238,11 +243,11 @@ fn in_vain(
     round: &mut Round,
 ) -> Result<Progress> {
     let again = match result {
-        Ok(()) => !named.certain && !named.is_named(request.number),
         Err(Errno::EBADF) if named.kqueue.is_closed() => {
             process().table.leave(request.number, &named.kqueue);
             !named.certain
         }
+        Ok(()) | Err(Errno::EBADF) => !named.certain && !named.is_named(request.number),
         Err(_) => false,
     };
     drop(named);
@@ -314,7 +319,7 @@ fn call(
     }
     match request.patience() {
         Ok(patience) => {
-            *round = Round::new(patience);
+            round.begin(patience);
             wait::collect(kqueue, state, request.number, found, events, round)
         }
         Err(errno) => {
@@ -356,6 +361,14 @@ impl Kqueue {
 
     fn numbers(&self) -> sync::Guard<'_, Vec<(RawFd, UserEnd)>> {
         self.numbers.lock()
+    }
+
+    /// `number` is another's now. In one step with the table, which would keep for ever what
+    /// stands in it and not here.
+    fn lose(self: &Arc<Self>, number: RawFd) {
+        let mut numbers = self.numbers();
+        process().table.leave(number, self);
+        numbers.retain(|(own, _)| *own != number);
     }
 
     /// Ends a kqueue the program has closed: its numbers name nothing any more, its sleepers

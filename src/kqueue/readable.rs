@@ -144,8 +144,8 @@ fn unwatch(kqueue: &Kqueue, state: &mut State) {
     }
 }
 
-/// Whether `number` was the kqueue's. If it has become another file, the pipe is closed or will
-/// be looked at through another of its numbers.
+/// Whether `number` was the kqueue's. If it has become another file, the pipe is closed, or a
+/// call under another of its numbers takes the byte out: until then the kqueue stays `Fired`.
 fn unmark(kqueue: &Kqueue, number: RawFd) -> bool {
     kqueue.held.unmark(number).is_ok()
 }
@@ -154,7 +154,8 @@ fn unmark(kqueue: &Kqueue, number: RawFd) -> bool {
 fn listen(kqueue: &Kqueue, state: &mut State, wanted: Notice) {
     let held = &kqueue.held;
     let by_signal = || held.notify(kqueue.monitor.tid()).is_ok();
-    let by_entry = || kqueue.monitor.watch_end(held.as_raw_fd()).is_ok();
+    // A number that is the program's by now would tell a file of its own to who knows whom.
+    let by_entry = || held.is_intact() && kqueue.monitor.watch_end(held.as_raw_fd()).is_ok();
     state.readable.notice = match (state.readable.notice, wanted) {
         (Notice::Watch, Notice::Entry) if by_entry() => Notice::Entry,
         (Notice::Watch, _) if by_signal() => Notice::Signal,
@@ -169,8 +170,8 @@ fn listen(kqueue: &Kqueue, state: &mut State, wanted: Notice) {
 
 fn fire(kqueue: &Arc<Kqueue>, state: &mut State) {
     listen(kqueue, state, Notice::Entry);
-    // A close that came before that shows here.
-    if kqueue.held.mark() == Err(Errno::EPIPE) {
+    // A close that came before that shows here, and so does one of the held end.
+    if matches!(kqueue.held.mark(), Err(Errno::EPIPE | Errno::EBADF)) {
         kqueue.end();
     }
     state.readable.mark = Mark::Fired;
@@ -246,14 +247,18 @@ fn leave_fired(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Cal
         _ if ready => {}
         Call::Wait => {
             let named = unmark(kqueue, number);
-            switch_off(kqueue, state);
-            left(kqueue, state);
+            if named {
+                switch_off(kqueue, state);
+                left(kqueue, state);
+            }
             return named;
         }
         Call::Poll | Call::FoundNothing => {
             let named = unmark(kqueue, number);
-            state.readable.tick = TICK;
-            arm(kqueue, state);
+            if named {
+                state.readable.tick = TICK;
+                arm(kqueue, state);
+            }
             return named;
         }
     }
@@ -283,8 +288,9 @@ fn clear_if_empty(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd) {
             return;
         }
     }
-    unmark(kqueue, number);
-    arm(kqueue, state);
+    if unmark(kqueue, number) {
+        arm(kqueue, state);
+    }
 }
 
 /// The program has gone away with the kqueue `Off`: the monitor keeps an eye on that.

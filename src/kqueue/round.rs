@@ -83,6 +83,12 @@ impl Round {
         }
     }
 
+    /// The call begins to collect. One that began before, under a number that was another
+    /// kqueue's, goes on with the time that is left.
+    pub(super) fn begin(&mut self, patience: Patience) {
+        *self = Round { deadline: self.deadline, ..Round::new(patience) };
+    }
+
     /// Works out what is left of the patience. Once it has run out the next wait is the last.
     /// The time begins with the first wait that may take some.
     pub(super) fn look_at_the_clock(&mut self) {

@@ -101,7 +101,7 @@ fn go_on(
                         round.asked = most(out.room());
                         let looked = super::readable::before_sleep(kqueue, &mut state, number);
                         if looked == Some(false) {
-                            break Ok(Step::Nothing);
+                            break Err(Errno::EBADF);
                         }
                         fall_asleep(&mut state, round);
                         return Ok(Step::Sleep { looked: looked.is_some() });

@@ -95,10 +95,11 @@ impl Held {
     }
 
     /// Puts the byte in that makes the program's end readable; a full pipe is so already.
-    /// EPIPE, and no SIGPIPE: every copy of that end is closed.
+    /// EPIPE, and no SIGPIPE: every copy of that end is closed. EBADF: the program has closed
+    /// the held end.
     pub(crate) fn mark(&self) -> Result<()> {
         if !self.is_intact() {
-            return Ok(());
+            return Err(Errno::EBADF);
         }
         super::signal::write_byte_without_sigpipe(self.fd.as_raw_fd())
     }
