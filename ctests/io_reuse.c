@@ -322,7 +322,42 @@ CHECK(the_end_of_a_numbers_first_socket_is_not_that_of_its_thousandth)
 	}
 }
 
+/* A socket, a pipe, a file and a device take the number of a socket that lives on, and ends. */
+CHECK(the_end_of_a_closed_socket_that_lives_on_is_not_heard_for_the_next_file)
+{
+	static const int filters[] = {EVFILT_READ, EVFILT_WRITE};
+	int s[2], p[2], files[4], i, f, mode;
+	unix_pair(s, SOCK_STREAM);
+	pipe_pair(p);
+	files[0] = s[0];
+	files[1] = p[0];
+	OK((files[2] = open("/proc/self/exe", O_RDONLY | O_CLOEXEC)) >= 0);
+	OK((files[3] = open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0);
+	for (i = 0; i < 4; i++) {
+		for (f = 0; f < 2; f++) {
+			for (mode = 0; mode <= EV_CLEAR; mode += EV_CLEAR) {
+				int kq = new_kqueue(), other = socket_number(), kept;
+				if (filters[f] == EVFILT_WRITE)
+					fill(NUMBER);
+				ADD(kq, NUMBER, filters[f], mode);
+				kept = fcntl(NUMBER, F_DUPFD_CLOEXEC, NUMBER + 1);
+				OK(kept >= 0);
+				also_number(files[i]);
+				OK(close(other) == 0);
+				NONE(kq);
+				FAILS(change(kq, NUMBER, filters[f], EV_DELETE, 0, 0, NULL), ENOENT);
+				OK(close(kept) == 0);
+				OK(close(NUMBER) == 0 && close(kq) == 0);
+			}
+		}
+	}
+	for (i = 0; i < 4; i++)
+		OK(close(files[i]) == 0);
+	OK(close(s[1]) == 0 && close(p[1]) == 0);
+}
+
 CHECKS(
+	C(the_end_of_a_closed_socket_that_lives_on_is_not_heard_for_the_next_file)
 	C(a_pipe_after_a_deleted_socket_that_had_ended_has_eof_of_its_own)
 	C(a_socket_after_a_deleted_pipe_has_eof_of_its_own)
 	C(the_room_of_a_deleted_socket_is_not_that_of_the_next)

@@ -3,7 +3,7 @@
 //! EPOLLPRI tells: urgent data on TCP, packet-mode changes of a pty. NOTE_OOB comes back in
 //! `fflags` if it was asked for. Ordinary data and hang-ups are none of its business.
 
-use super::{Facts, Fate, Filter, Outcome, Queue, descriptor, fd};
+use super::{Facts, Fate, Filter, Outcome, Queue, fd};
 use crate::abi::{Kevent, NOTE_OOB};
 use crate::errno::Result;
 use crate::knote::Slot;
@@ -40,8 +40,7 @@ impl Filter for Except {
             Ok(mask) => mask,
             Err(outcome) => return outcome,
         };
-        let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
-        if !crate::sys::fd::is_open(number) {
+        if fd::is_gone(queue, slot) {
             return Outcome::Gone;
         }
         if mask & PRI == 0 {

@@ -49,6 +49,10 @@ impl Filter for Read {
             Err(outcome) => return outcome,
         };
         let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
+        // The end of a file that lives on under another number says nothing of the one here.
+        if mask & (ERR | HUP | RDHUP) != 0 && fd::is_gone(queue, slot) {
+            return Outcome::Gone;
+        }
         match file::readable_bytes(number) {
             Ok(bytes) if bytes > 0 && mask & (ERR | HUP) == 0 => {
                 gate(queue, slot, Facts { data: size(bytes), eof: mask & RDHUP != 0, ..Facts::default() }, mask)
@@ -164,6 +168,9 @@ fn uncounted(queue: &mut Queue, slot: Slot, number: RawFd, mask: u32) -> core::r
     }
     if mask & (IN | HUP | RDHUP) == 0 {
         return Err(fd::unready(queue, slot, true));
+    }
+    if fd::is_gone(queue, slot) {
+        return Err(Outcome::Gone);
     }
     let count = match kind {
         Kind::Other => file::eventfd_count(number),

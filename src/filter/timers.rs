@@ -159,7 +159,7 @@ impl Timers {
             return index;
         }
         self.timers.push(timer);
-        u32::try_from(self.timers.len() - 1).expect("fewer timers than 2^32: their knotes are 64 bytes each")
+        u32::try_from(self.timers.len() - 1).expect("fewer timers than 2^32: their knotes are 48 bytes each")
     }
 
     pub(crate) fn get(&mut self, index: u32) -> &mut Timer {

@@ -50,6 +50,8 @@ impl Filter for Write {
         let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
         let ended = match mask & (ERR | HUP) {
             0 => Ok((false, 0)),
+            // The end of a file that lives on under another number says nothing of the one here.
+            _ if fd::is_gone(queue, slot) => Err(Outcome::Gone),
             _ => ended(queue, slot, number),
         };
         let (eof, fflags) = match ended {
@@ -58,7 +60,7 @@ impl Filter for Write {
         };
         match room(queue, slot, number) {
             Ok(room) => gate(queue, slot, Facts { data: room.data, eof: eof || room.shut, fflags, ..Facts::default() }),
-            Err(Errno::EBADF) => Outcome::Gone,
+            Err(_) if fd::is_gone(queue, slot) => Outcome::Gone,
             Err(_) => gate(queue, slot, Facts { data: 1, eof, fflags, ..Facts::default() }),
         }
     }
@@ -109,7 +111,7 @@ struct Room {
     shut: bool,
 }
 
-/// Bytes that can be written. EBADF: closed.
+/// Bytes that can be written. EBADF, or another error, where the number may be another file's.
 fn room(queue: &mut Queue, slot: Slot, number: RawFd) -> Result<Room> {
     let kind = queue.fds.kind(number);
     let open = |free: usize| Room { data: isize::try_from(free.max(1)).unwrap_or(isize::MAX), shut: false };
@@ -129,7 +131,7 @@ fn room(queue: &mut Queue, slot: Slot, number: RawFd) -> Result<Room> {
             let size = file::pipe_capacity(number)?;
             Ok(open(size.saturating_sub(inside)))
         }
-        _ if crate::sys::fd::is_open(number) => Ok(open(1)),
-        _ => Err(Errno::EBADF),
+        _ if fd::is_gone(queue, slot) => Err(Errno::EBADF),
+        _ => Ok(open(1)),
     }
 }

@@ -276,8 +276,9 @@ fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
 /// Somebody else looked. What that brought onto the ready list does not show in the epoll
 /// any more, where the monitor would have seen it.
 pub(super) fn looked(kqueue: &Arc<Kqueue>, state: &mut State) {
-    if state.readable.mark == Mark::Armed && state.queue.knotes.ready() > 0 {
-        fire(kqueue, state);
+    let seen = state.readable.watched && state.queue.knotes.ready() == 0;
+    if state.readable.mark == Mark::Armed && !seen {
+        arm(kqueue, state);
     }
 }
 
@@ -346,9 +347,7 @@ pub(super) fn epoll_ready(kqueue: &Arc<Kqueue>) {
 }
 
 /// E was replaced by a new epoll under the same number: the monitor gets to know it.
-pub(super) fn after_rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
+/// [`leave`], [`looked`] and the monitor itself arm anew, once it is known what is pending.
+pub(super) fn after_rebuild(state: &mut State) {
     state.readable.watched = false;
-    if state.readable.mark == Mark::Armed {
-        arm(kqueue, state);
-    }
 }

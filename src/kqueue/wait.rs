@@ -291,7 +291,7 @@ fn rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
     let enter_own = |epoll: &Epoll| epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL);
     if filter::rebuild::rebuild(&mut state.queue, enter_own) {
         kqueue.watchers.renewed();
-        super::readable::after_rebuild(kqueue, state);
+        super::readable::after_rebuild(state);
     }
 }
 
