@@ -155,9 +155,10 @@ own_descriptors() {
 }
 
 # Checks that meet valgrind itself: it reserves descriptors below the limit, keeps its own
-# open, runs many times slower, delivers signals late, lacks epoll_pwait2, makes calls that
+# open, runs many times slower, delivers signals late and has masks of its own for them, lacks
+# epoll_pwait2 and pidfd_send_signal, makes calls that
 # life_faults would fail, and makes core files of its own.
-NOT_VALGRIND='64_descriptors|without_free_descriptors|descriptor_each|very_first_kqueue|first_kqueue |leaves?_no_descriptor_of_ours|not_rounded_up|absolute_and_a_relative|take_no_memory|block_every_signal|takes_no_signal|interrupted_call_stay_made|right_after_dup2|more_children_than|crowded_kqueue|a_signal_that_ends_the|a_fault_ends_the|siginfo_context_and_mask|stop_and_continue_work|a_wait_for_the_signal|a_sleeper_wakes_for_a_blocked|wait_says_of_a_core|^cost|^life_faults|^life_limits|^life_races'
+NOT_VALGRIND='64_descriptors|without_free_descriptors|descriptor_each|very_first_kqueue|first_kqueue |leaves?_no_descriptor_of_ours|not_rounded_up|absolute_and_a_relative|take_no_memory|block_every_signal|takes_no_signal|interrupted_call_stay_made|right_after_dup2|more_children_than|crowded_kqueue|a_signal_that_ends_the|a_fault_ends_the|siginfo_context_and_mask|stop_and_continue_work|a_wait_for_the_signal|a_sleeper_wakes_for_a_blocked|wait_says_of_a_core|no_child_lives_on|runs_each_time_though_threads|^cost|^life_faults|^life_limits|^life_races'
 
 part_valgrind() {
 	command -v valgrind >/dev/null || { echo "soak valgrind: skipped, not installed"; return; }
