@@ -1,11 +1,7 @@
-/* The kqueue descriptor: what closing, reusing and duplicating its number does. */
-#include "harness.h"
+/* The kqueue descriptor: what closing and reusing its number does. */
+#include "life.h"
 #include <poll.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
-
-#define USER_ADD(kq, id) EQ(change(kq, id, EVFILT_USER, EV_ADD | EV_CLEAR, 0, 0, NULL), 0)
-#define TRIGGER(kq, id) change(kq, id, EVFILT_USER, 0, NOTE_TRIGGER, 0, NULL)
 
 static int count_threads(void)
 {
@@ -16,48 +12,6 @@ static int count_threads(void)
 	if (d)
 		closedir(d);
 	return n;
-}
-
-/* A thread that sleeps in kevent(), and how its call ended. */
-struct sleeper { int kq, n, err, tid; long ms; pthread_t thread; };
-
-static void *sleeper_main(void *arg)
-{
-	struct sleeper *s = arg;
-	struct kevent ev[1];
-	__atomic_store_n(&s->tid, (int)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
-	s->n = collect(s->kq, ev, 1, s->ms);
-	s->err = errno;
-	return NULL;
-}
-
-static int asleep(int tid)
-{
-	char path[64], text[200], *p;
-	ssize_t n;
-	int fd;
-	snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
-	if (tid == 0 || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-		return 0;
-	n = read(fd, text, sizeof text - 1);
-	close(fd);
-	text[n > 0 ? n : 0] = 0;
-	p = strrchr(text, ')');
-	return p && p[1] == ' ' && p[2] == 'S';
-}
-
-static void put_to_sleep(struct sleeper *s, int kq, long ms)
-{
-	*s = (struct sleeper){ .kq = kq, .ms = ms };
-	OK(pthread_create(&s->thread, NULL, sleeper_main, s) == 0);
-	UNTIL(asleep(__atomic_load_n(&s->tid, __ATOMIC_SEQ_CST)));
-}
-
-static void ended_with_EBADF(struct sleeper *s)
-{
-	pthread_join(s->thread, NULL);
-	EQ(s->n, -1);
-	EQ(s->err, EBADF);
 }
 
 CHECK(a_number_that_is_no_queue_is_EBADF)
@@ -270,172 +224,6 @@ CHECK(a_queue_takes_the_lowest_free_number)
 	close(kq);
 }
 
-/* The copy works like the original, sees its knotes, and outlives it. */
-static void copy_works(int kq, int copy)
-{
-	struct sleeper s;
-	OK(copy >= 0);
-	USER_ADD(kq, 1);
-	EQ(TRIGGER(copy, 1), 0);
-	EQ(ONE(kq).ident, 1);
-	USER_ADD(copy, 2);
-	EQ(TRIGGER(kq, 2), 0);
-	EQ(ONE(copy).ident, 2);
-	put_to_sleep(&s, copy, -1);
-	close(kq);
-	EQ(TRIGGER(copy, 1), 0);
-	pthread_join(s.thread, NULL);
-	EQ(s.n, 1);
-	put_to_sleep(&s, copy, -1);
-	close(copy);
-	ended_with_EBADF(&s);
-}
-
-CHECK(dup_of_a_queue_is_the_queue) { int kq = kqueue(); copy_works(kq, dup(kq)); }
-CHECK(f_dupfd_of_a_queue_is_the_queue) { int kq = kqueue(); copy_works(kq, fcntl(kq, F_DUPFD_CLOEXEC, 40)); }
-CHECK(dup2_of_a_queue_is_the_queue) { int kq = kqueue(); copy_works(kq, dup2(kq, 50)); }
-
-CHECK(a_call_right_after_dup2_collects_from_the_other_queue)
-{
-	int i;
-	for (i = 0; i < 200; i++) {
-		int a = kqueue(), b = kqueue();
-		USER_ADD(a, 1);
-		USER_ADD(b, 2);
-		EQ(TRIGGER(a, 1), 0);
-		OK(dup2(a, b) == b);
-		EQ(ONE(b).ident, 1);
-		close(a);
-		close(b);
-	}
-}
-
-CHECK(a_trigger_right_after_dup2_is_made_to_the_other_queue)
-{
-	int i;
-	for (i = 0; i < 200; i++) {
-		int a = kqueue(), b = kqueue();
-		USER_ADD(b, 2);
-		OK(dup2(a, b) == b);
-		EQ(change(b, 1, EVFILT_USER, EV_ADD, NOTE_TRIGGER, 0, NULL), 0);
-		EQ(ONE(a).ident, 1);
-		close(a);
-		close(b);
-	}
-}
-
-/* Nothing was done with the copy before the original is closed, and its number another's. */
-CHECK(a_number_closed_while_an_unused_copy_lives_is_EBADF)
-{
-	int file = open("/dev/null", O_RDONLY | O_CLOEXEC), reused, uses;
-	struct kevent ev[1];
-	for (reused = 0; reused < 2; reused++) {
-		for (uses = 0; uses < 12; uses += 3) {
-			int kq = kqueue(), copy, i;
-			USER_ADD(kq, 1);
-			for (i = 0; i < uses; i++) {
-				EQ(TRIGGER(kq, 1), 0);
-				EQ(ONE(kq).ident, 1);
-			}
-			OK((copy = fcntl(kq, F_DUPFD_CLOEXEC, kq + 10)) >= 0);
-			close(kq);
-			if (reused)
-				OK(dup2(file, kq) == kq);
-			FAILS(collect(kq, ev, 1, uses == 3 ? 20 : 0), EBADF);
-			FAILS(TRIGGER(kq, 1), EBADF);
-			EQ(TRIGGER(copy, 1), 0);
-			EQ(ONE(copy).ident, 1);
-			close(copy);
-			if (reused)
-				close(kq);
-		}
-	}
-	close(file);
-}
-
-/* The same with the other queue's number, which the call then is for. */
-CHECK(a_call_that_finds_nothing_under_a_number_given_away_goes_to_the_other_queue)
-{
-	int a = kqueue(), b = kqueue(), copy;
-	USER_ADD(a, 1);
-	USER_ADD(b, 2);
-	EQ(TRIGGER(a, 1), 0);
-	OK((copy = fcntl(b, F_DUPFD_CLOEXEC, b + 10)) >= 0);
-	OK(dup2(a, b) == b);
-	EQ(ONE(b).ident, 1);
-	EQ(TRIGGER(copy, 2), 0);
-	EQ(ONE(copy).ident, 2);
-	FAILS(TRIGGER(b, 2), ENOENT);
-	close(a);
-	close(b);
-	close(copy);
-}
-
-/* A call under a number that was closed cannot take the mark out of the copy: the next one
- * under the copy does. */
-CHECK(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
-{
-	struct kevent ev[1];
-	int willing;
-	for (willing = 0; willing < 2; willing++) {
-		int kq = kqueue(), copy;
-		struct pollfd shown = { -1, POLLIN, 0 };
-		USER_ADD(kq, 1);
-		EQ(TRIGGER(kq, 1), 0);
-		OK((copy = shown.fd = fcntl(kq, F_DUPFD_CLOEXEC, kq + 10)) >= 0);
-		EQ(poll(&shown, 1, 1000), 1);
-		close(kq);
-		/* It may tell of the event. */
-		if (collect(kq, ev, 1, willing ? 20 : 0) < 0)
-			EQ(errno, EBADF);
-		while (collect(copy, ev, 1, 0) > 0)
-			;
-		EQ(poll(&shown, 1, 0), 0);
-		EQ(TRIGGER(copy, 1), 0);
-		EQ(poll(&shown, 1, 1000), 1);
-		EQ(ONE(copy).ident, 1);
-		EQ(poll(&shown, 1, 0), 0);
-		close(copy);
-	}
-}
-
-/* A call that has waited under a number given away does not wait the whole time again. */
-CHECK(a_call_that_begins_again_has_the_time_that_is_left)
-{
-	int a = kqueue(), b = kqueue(), copy;
-	struct kevent ev[1];
-	long long began;
-	EQ(collect(b, ev, 1, 1), 0);
-	OK((copy = fcntl(b, F_DUPFD_CLOEXEC, b + 10)) >= 0);
-	OK(dup2(a, b) == b);
-	began = now_ns();
-	EQ(collect(b, ev, 1, 1500), 0);
-	OK(now_ns() - began >= 1500000000LL);
-	OK(now_ns() - began < 2900000000LL);
-	close(a);
-	close(b);
-	close(copy);
-}
-
-CHECK(dup2_of_one_queue_over_another_ends_the_other)
-{
-	int a = kqueue(), b = kqueue();
-	struct sleeper s;
-	USER_ADD(a, 1);
-	USER_ADD(b, 2);
-	put_to_sleep(&s, b, -1);
-	OK(dup2(a, b) == b);
-	ended_with_EBADF(&s);
-	libkqueue_drain_pending_close();
-	EQ(TRIGGER(b, 1), 0);
-	EQ(ONE(a).ident, 1);
-	FAILS(TRIGGER(b, 2), ENOENT);
-	close(a);
-	EQ(TRIGGER(b, 1), 0);
-	EQ(ONE(b).ident, 1);
-	close(b);
-}
-
 CHECK(the_descriptor_is_a_fifo_that_cannot_be_read_or_written)
 {
 	int kq = kqueue();
@@ -609,16 +397,6 @@ CHECKS(
 	C(a_new_queue_on_an_old_number_is_empty_and_complete)
 	C(two_queues_share_nothing)
 	C(a_queue_takes_the_lowest_free_number)
-	C(dup_of_a_queue_is_the_queue)
-	C(f_dupfd_of_a_queue_is_the_queue)
-	C(dup2_of_a_queue_is_the_queue)
-	C(a_call_right_after_dup2_collects_from_the_other_queue)
-	C(a_trigger_right_after_dup2_is_made_to_the_other_queue)
-	C(a_number_closed_while_an_unused_copy_lives_is_EBADF)
-	C(a_call_that_finds_nothing_under_a_number_given_away_goes_to_the_other_queue)
-	C(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
-	C(a_call_that_begins_again_has_the_time_that_is_left)
-	C(dup2_of_one_queue_over_another_ends_the_other)
 	C(the_descriptor_is_a_fifo_that_cannot_be_read_or_written)
 	C(close_frees_every_descriptor_of_a_busy_queue)
 	C(drain_returns_when_closed_queues_are_freed)

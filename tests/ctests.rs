@@ -52,6 +52,7 @@ ctests! {
     io_tcp
     io_tcp_state
     life_cancel
+    life_copies
     life_faults
     life_faults_sources
     life_kqueue
