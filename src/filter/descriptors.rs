@@ -9,8 +9,10 @@
 use super::kind::Kind;
 use super::mask;
 use super::watched::Watched;
+use crate::errno::Result;
 use crate::knote::{Knote, Knotes, NONE, NUMBER, Slot};
 use crate::sys::epoll::Epoll;
+use crate::sys::socket;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
@@ -29,12 +31,14 @@ pub(super) struct Entry {
     /// What each set was asked for, as [`mask`] packs it: 0 if there is no entry in it.
     pub(super) armed: [u8; SETS],
     pub(super) kind: Kind,
+    /// SO_SNDBUF as [`Descriptors::send_buffer`] packs it, while the kind is known; or 0.
+    buffer: u16,
     /// There are knotes on it that the index finds.
     others: bool,
 }
 
 const VACANT: Entry =
-    Entry { first: NONE, generations: [0; SETS], armed: [0; SETS], kind: Kind::Unknown, others: false };
+    Entry { first: NONE, generations: [0; SETS], armed: [0; SETS], kind: Kind::Unknown, buffer: 0, others: false };
 
 impl Default for Entry {
     fn default() -> Entry {
@@ -216,8 +220,26 @@ impl Descriptors {
         let entry = self.entry_mut(fd);
         if entry.kind == Kind::Unknown {
             entry.kind = Kind::of(fd);
+            entry.buffer = 0;
         }
         entry.kind
+    }
+
+    /// SO_SNDBUF of a socket whose kind is known, remembered if it can be packed; read again when
+    /// more than half of it is `used`, since TCP lets it grow with the load.
+    pub(super) fn send_buffer(&mut self, fd: RawFd, used: usize) -> Result<usize> {
+        /// Four bits of an entry's buffer tell by how many the others are to be shifted.
+        const SHIFT: u32 = 4;
+        let entry = self.entry_mut(fd);
+        let known = usize::from(entry.buffer >> SHIFT) << (entry.buffer & ((1 << SHIFT) - 1));
+        if known != 0 && used <= known / 2 {
+            return Ok(known);
+        }
+        let size = socket::send_buffer(fd)?;
+        let zeros = size.trailing_zeros().min((1 << SHIFT) - 1);
+        let packed = u16::try_from((size >> zeros) << SHIFT | zeros as usize);
+        entry.buffer = packed.unwrap_or(0);
+        Ok(size)
     }
 
     pub(super) fn set_kind(&mut self, fd: RawFd, kind: Kind) {

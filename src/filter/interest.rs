@@ -4,16 +4,12 @@
 use super::descriptors::Entry;
 use super::{Ident, VARIANTS, served};
 use crate::abi::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EVFILT_EXCEPT, EVFILT_PROCDESC, EVFILT_READ};
-use crate::errno::Result;
 use crate::knote::{Knote, Knotes, state};
-use crate::sys::{epoll, socket};
-use std::os::fd::RawFd;
+use crate::sys::epoll;
 
-/// `own` of a knote on a descriptor: bits 0–1 its set; bit 2 softened; the others hold what
-/// [`send_buffer`] remembers.
+/// `own` of a knote on a descriptor: bits 0–1 its set; bit 2 softened.
 const SET_MASK: u32 = 3;
 const SOFT: u32 = 4;
-const REMEMBERED: u32 = 3;
 
 /// What a parked entry asks epoll for: nothing, told once.
 pub(super) const PARKED: u32 = epoll::ONESHOT | epoll::ET;
@@ -93,19 +89,6 @@ pub(super) fn put_in(knote: &mut Knote, set: usize) {
 
 pub(super) fn set_soft(knote: &mut Knote, soft: bool) {
     knote.own = knote.own & !SOFT | if soft { SOFT } else { 0 };
-}
-
-/// SO_SNDBUF, remembered with the knote; read again when more than half of it is `used`,
-/// since TCP lets it grow with the load.
-pub(super) fn send_buffer(knote: &mut Knote, fd: RawFd, used: usize) -> Result<usize> {
-    let known = (knote.own >> REMEMBERED) as usize;
-    if known != 0 && used <= known / 2 {
-        return Ok(known);
-    }
-    let size = socket::send_buffer(fd)?;
-    let kept = u32::try_from(size).ok().filter(|size| size << REMEMBERED >> REMEMBERED == *size).unwrap_or(0);
-    knote.own = knote.own & (SET_MASK | SOFT) | kept << REMEMBERED;
-    Ok(size)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! that shut down its sending is no EV_EOF here.
 
 use super::kind::{self, Kind};
-use super::{Facts, Fate, Filter, Outcome, Queue, descriptor, fd, interest};
+use super::{Facts, Fate, Filter, Outcome, Queue, descriptor, fd};
 use crate::abi::{Kevent, NOTE_LOWAT};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
@@ -118,12 +118,12 @@ fn room(queue: &mut Queue, slot: Slot, number: RawFd) -> Result<Room> {
     match kind {
         Kind::Tcp => {
             let sending = socket::tcp_sending(number)?;
-            let size = interest::send_buffer(&mut queue.knotes[slot], number, sending.queued)?;
+            let size = queue.fds.send_buffer(number, sending.queued)?;
             Ok(Room { shut: sending.ended, ..open(size.saturating_sub(sending.queued)) })
         }
         Kind::UnixStream | Kind::Datagram => {
             let queued = file::unsent_bytes(number)?;
-            let size = interest::send_buffer(&mut queue.knotes[slot], number, queued)?;
+            let size = queue.fds.send_buffer(number, queued)?;
             Ok(open(size.saturating_sub(queued)))
         }
         Kind::PipeWriter | Kind::PipeBoth => {
