@@ -197,6 +197,29 @@ static void change_each(int kind, int filter, int before, int counted, int after
 static void part_add_pipe(void) { change_each(0, EVFILT_READ, 0, EV_ADD, EV_DELETE); }
 static void part_add_socket(void) { change_each(1, EVFILT_READ, 0, EV_ADD | EV_CLEAR, EV_DELETE); }
 static void part_add_write(void) { change_each(1, EVFILT_WRITE, 0, EV_ADD, EV_DELETE); }
+
+/* A watched socket that is written to as well now and then: added, told of, deleted. */
+static void part_toggle_write(void)
+{
+	int kq = kqueue(), p[2], i, r;
+	pair(1, p);
+	set(p[0], EVFILT_READ, EV_ADD, 0, 0);
+	apply(kq);
+	for (r = 0; r <= ROUNDS; r++) {
+		if (r)
+			mark(MARK_BEGIN);
+		for (i = 0; i < TIMES; i++) {
+			set(p[0], EVFILT_WRITE, EV_ADD, 0, 0);
+			apply(kq);
+			harvest(kq, 1);
+			set(p[0], EVFILT_WRITE, EV_DELETE, 0, 0);
+			apply(kq);
+		}
+		if (r)
+			mark(MARK_END);
+	}
+}
+
 static void part_delete(void) { change_each(1, EVFILT_READ, EV_ADD, EV_DELETE, 0); }
 static void part_disable(void) { change_each(1, EVFILT_READ, EV_ADD, EV_DISABLE, EV_DELETE); }
 static void part_enable(void) { change_each(1, EVFILT_READ, EV_ADD | EV_DISABLE, EV_ENABLE, EV_DELETE); }
@@ -366,6 +389,7 @@ static const struct { const char *name; void (*run)(void); } parts[] = {
 	{ "writable_socket", part_writable_socket },
 	{ "sleep_pipe", part_sleep_pipe }, { "sleep_socket", part_sleep_socket },
 	{ "add_pipe", part_add_pipe }, { "add_socket", part_add_socket }, { "add_write", part_add_write },
+	{ "toggle_write", part_toggle_write },
 	{ "delete", part_delete }, { "disable", part_disable }, { "enable", part_enable },
 	{ "oneshot", part_oneshot }, { "dispatch", part_dispatch },
 	{ "trigger", part_trigger }, { "user_collect", part_user_collect },
@@ -492,6 +516,7 @@ CHECK(adding_a_socket_costs_one_epoll_ctl) { COSTS("add_socket", c.epoll_ctl == 
 /* Each makes an armed kqueue ready, so that the library's thread looks at it meanwhile: there
    may be waits for its lock besides. */
 CHECK(adding_for_write_costs_one_epoll_ctl) { COSTS("add_write", c.epoll_ctl == TIMES && c.total - c.lock == TIMES); }
+CHECK(toggling_write_costs_two_epoll_ctl_and_its_event_one_wait_and_one_SIOCOUTQ) { COSTS("toggle_write", c.epoll_ctl == 2 * TIMES && c.wait == TIMES && c.outq == TIMES && c.total - c.lock == 4 * TIMES); }
 CHECK(deleting_costs_one_epoll_ctl) { COSTS("delete", c.epoll_ctl == TIMES && c.total == TIMES); }
 CHECK(disabling_costs_one_epoll_ctl) { COSTS("disable", c.epoll_ctl == TIMES && c.total == TIMES); }
 CHECK(enabling_costs_one_epoll_ctl) { COSTS("enable", c.epoll_ctl == TIMES && c.total == TIMES); }
@@ -519,6 +544,7 @@ CHECKS(
 	C(adding_a_pipe_costs_one_epoll_ctl)
 	C(adding_a_socket_costs_one_epoll_ctl)
 	C(adding_for_write_costs_one_epoll_ctl)
+	C(toggling_write_costs_two_epoll_ctl_and_its_event_one_wait_and_one_SIOCOUTQ)
 	C(deleting_costs_one_epoll_ctl)
 	C(disabling_costs_one_epoll_ctl)
 	C(enabling_costs_one_epoll_ctl)
