@@ -63,7 +63,7 @@ struct helper { struct worker *worker; int kq; };
 static void *let_go(void *arg)
 {
 	struct helper *h = arg;
-	UNTIL(is_asleep(getpid()));
+	UNTIL(state_of(getpid()) == 'S');
 	let_have_it(h->worker);
 	OK(change(h->kq, 1, EVFILT_USER, 0, NOTE_TRIGGER, 0, NULL) == 0);
 	return NULL;

@@ -119,22 +119,6 @@ MAYBE_UNUSED static int in_front(void)
 
 #define NEEDS_FRONT do { if (!in_front()) SKIP("the archive does not stand in front of sigaction()"); } while (0)
 
-/* Waits until a thread sleeps in a system call. */
-MAYBE_UNUSED static int is_asleep(pid_t tid)
-{
-	char path[64], text[300], *end;
-	ssize_t n;
-	int fd;
-	snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)tid);
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-		return 0;
-	n = read(fd, text, sizeof text - 1);
-	close(fd);
-	text[n > 0 ? n : 0] = 0;
-	end = strrchr(text, ')');
-	return end && end[1] && end[2] == 'S';
-}
-
 /* A thread that sleeps in kevent() for at most ms, or for ever; what came of it. */
 struct sleeper { int kq, n, error, blocks, over; long ms; pid_t tid; struct kevent ev; pthread_t thread; };
 
@@ -158,7 +142,7 @@ MAYBE_UNUSED static void start_sleeper(struct sleeper *s, int kq, long ms, int b
 	s->blocks = blocks;
 	OK(pthread_create(&s->thread, NULL, sleep_in_kevent, s) == 0);
 	/* On a busy machine a short sleep can be over before anybody has seen it. */
-	UNTIL(__atomic_load_n(&s->over, __ATOMIC_SEQ_CST) || (__atomic_load_n(&s->tid, __ATOMIC_SEQ_CST) && is_asleep(s->tid)));
+	UNTIL(__atomic_load_n(&s->over, __ATOMIC_SEQ_CST) || state_of(__atomic_load_n(&s->tid, __ATOMIC_SEQ_CST)) == 'S');
 }
 
 /* The sleeper woke with one event: n, sent once. */

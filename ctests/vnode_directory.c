@@ -277,7 +277,7 @@ static _Atomic int begun;
 /* Moves the directory and removes it, a little later each time. */
 static void *move_and_remove(void *arg)
 {
-	char from[400], to[400];
+	char from[SCRATCH + 100], to[SCRATCH + 100];
 	volatile unsigned i;
 	int round;
 	strcpy(from, in("d"));
