@@ -160,9 +160,8 @@ CHECK(growth_by_another_process_wakes_a_sleeping_call)
 	pid = fork();
 	OK(pid >= 0);
 	if (pid == 0) {
-		struct timespec ts = {0, 20000000};
 		int w = open(path, O_WRONLY | O_APPEND);
-		nanosleep(&ts, NULL);
+		UNTIL(state_of(getppid()) == 'S');
 		_exit(write(w, "hello", 5) == 5 ? 0 : 1);
 	}
 	EQ(collect(kq, &ev, 1, 20000), 1);

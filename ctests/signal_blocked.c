@@ -1,5 +1,6 @@
 /* EVFILT_SIGNAL and blocked signals: recorded when sent, and pending all the same. */
 #include "signal_util.h"
+#include <sys/mman.h>
 
 CHECK(a_blocked_signal_is_recorded_and_stays_pending)
 {
@@ -181,24 +182,33 @@ CHECK(a_blocked_and_ignored_signal_is_recorded)
 	OK(close(kq) == 0);
 }
 
-/* Kills the parent each time that sleeps. */
+/* How many of them the sleeper has had, and is about to sleep for the next. */
+static _Atomic int *had;
+
+/* Whether n is pending for a process as a whole. */
+static int is_pending_for(pid_t pid, int n)
+{
+	char path[64], text[4096], *line;
+	ssize_t got;
+	int fd;
+	snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+	OK((fd = open(path, O_RDONLY | O_CLOEXEC)) >= 0);
+	OK((got = read(fd, text, sizeof text - 1)) > 0);
+	close(fd);
+	text[got] = 0;
+	OK((line = strstr(text, "\nShdPnd:")) != NULL);
+	return (int)(strtoull(line + strlen("\nShdPnd:"), NULL, 16) >> (n - 1) & 1);
+}
+
+/* Kills the parent each time that sleeps with the one from before in hand. */
 static pid_t killer(int n, int times)
 {
 	pid_t parent = getpid(), pid = fork();
 	if (pid == 0) {
-		char path[64], text[300];
 		int i;
-		snprintf(path, sizeof path, "/proc/%d/stat", (int)parent);
 		for (i = 0; i < times; i++) {
-			struct timespec ts = {0, 3000000};
-			int fd;
-			do {
-				nanosleep(&ts, NULL);
-				fd = open(path, O_RDONLY);
-				text[read(fd, text, sizeof text - 1)] = 0;
-				close(fd);
-			} while (!strstr(text, ") S"));
-			kill(parent, n);
+			UNTIL(*had == i && state_of(parent) == 'S' && !is_pending_for(parent, n));
+			OK(kill(parent, n) == 0);
 		}
 		_exit(0);
 	}
@@ -207,15 +217,20 @@ static pid_t killer(int n, int times)
 
 CHECK(a_sleeper_wakes_for_a_blocked_signal)
 {
-	int i, kq;
+	int i, kq, status;
 	pid_t pid;
+	had = mmap(NULL, sizeof *had, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	OK(had != MAP_FAILED);
 	handle(SIGUSR1);
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	kq = watching(SIGUSR1);
 	pid = killer(SIGUSR1, 5);
-	for (i = 0; i < 5; i++)
+	for (i = 0; i < 5; i++) {
+		*had = i;
 		SENT(kq, SIGUSR1, 1);
-	EQ(waitpid(pid, NULL, 0), pid);
+	}
+	EQ(waitpid(pid, &status, 0), pid);
+	EQ(status, 0);
 	EQ(is_pending(SIGUSR1), 1);
 	EQ(runs, 0);
 	OK(close(kq) == 0);

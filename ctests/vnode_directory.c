@@ -252,7 +252,7 @@ CHECK(rmdir_wakes_a_sleeping_call)
 	pid = fork();
 	OK(pid >= 0);
 	if (pid == 0) {
-		usleep(20000);
+		UNTIL(state_of(getppid()) == 'S');
 		_exit(rmdir(in("d")) == 0 ? 0 : 1);
 	}
 	EQ(collect(kq, &ev, 1, 20000), 1);
