@@ -14,6 +14,7 @@ pub(crate) mod eventfd;
 pub(crate) mod fd;
 pub(crate) mod file;
 pub(crate) mod fork;
+mod handling;
 pub(crate) mod hook;
 pub(crate) mod inotify;
 pub(crate) mod memory;
