@@ -28,7 +28,7 @@ pub(crate) struct FileRead;
 pub(crate) struct FileWrite;
 
 /// What a knote on a file keeps, by `own`.
-pub(crate) struct Watched {
+pub(crate) struct OpenFile {
     identity: (u64, u64),
     regular: bool,
     /// The watch on it, once the end was reached or an edge told.
@@ -42,7 +42,7 @@ pub(crate) struct Watched {
 /// The files of a kqueue.
 #[derive(Default)]
 pub(crate) struct Files {
-    kept: Kept<Watched>,
+    kept: Kept<OpenFile>,
     /// The knotes found at the end, by name, those looked at longest ago first.
     at_end: VecDeque<u64>,
 }
@@ -116,7 +116,7 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     // What an earlier file left under the number.
     queue.forget(fd);
     let regular = file::sort(fd)? == Sort::Regular;
-    let watched = Watched { identity: file::identity(fd)?, regular, watch: None, end: None, listed: false };
+    let watched = OpenFile { identity: file::identity(fd)?, regular, watch: None, end: None, listed: false };
     queue.knotes[slot].row = row;
     queue.knotes[slot].own = queue.files.kept.insert(watched);
     fd::enter(queue, fd, slot);
