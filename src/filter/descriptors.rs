@@ -68,6 +68,11 @@ impl Entry {
         self.first == slot && knote.sibling == NONE
     }
 
+    /// Whether sets have an entry of it, and this one has none.
+    pub(super) fn is_elsewhere(&self, set: usize) -> bool {
+        self.armed[set] == 0 && self.armed != [0; SETS]
+    }
+
     /// Enters a knote beside others.
     #[cold]
     fn link_beside(&mut self, knotes: &mut Knotes, slot: Slot) {
