@@ -199,6 +199,35 @@ CHECK(dup2_of_one_queue_over_another_ends_the_other)
 	close(b);
 }
 
+/* A child has no copy either, used or not, so that the parent's close is the last. */
+CHECK(a_forked_child_has_no_unused_copy)
+{
+	int kq = kqueue(), copy = dup(kq), far = fcntl(kq, F_DUPFD, copy + 8), hold[2], status;
+	struct sleeper s;
+	pid_t pid;
+	OK(pipe2(hold, O_CLOEXEC) == 0);
+	put_to_sleep(&s, kq, -1);
+	errno = 0;
+	if ((pid = fork()) == 0) {
+		char c;
+		EQ(errno, 0);
+		FAILS(fcntl(copy, F_GETFD), EBADF);
+		FAILS(fcntl(far, F_GETFD), EBADF);
+		EQ(fcntl(hold[0], F_GETFD), FD_CLOEXEC);
+		close(hold[1]);
+		_exit(read(hold[0], &c, 1) != 0);
+	}
+	OK(pid > 0);
+	close(kq);
+	close(copy);
+	close(far);
+	ended_with_EBADF(&s);
+	close(hold[1]);
+	close(hold[0]);
+	EQ(waitpid(pid, &status, 0), pid);
+	EQ(status, 0);
+}
+
 CHECKS(
 	C(dup_of_a_queue_is_the_queue)
 	C(f_dupfd_of_a_queue_is_the_queue)
@@ -211,4 +240,5 @@ CHECKS(
 	C(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
 	C(a_call_that_begins_again_has_the_time_that_is_left)
 	C(dup2_of_one_queue_over_another_ends_the_other)
+	C(a_forked_child_has_no_unused_copy)
 );
