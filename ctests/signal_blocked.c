@@ -41,6 +41,7 @@ CHECK(a_wait_for_the_signal_takes_it_as_it_was_sent)
 	union sigval value;
 	siginfo_t info;
 	int kq, i;
+	memset(&value, 0, sizeof value);
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	kq = watching(SIGUSR1);
 	for (i = 0; i < 5; i++) {
@@ -189,15 +190,15 @@ CHECK(a_blocked_and_ignored_signal_is_recorded)
 	OK(close(kq) == 0);
 }
 
-/* Kills the parent each time that sleeps. */
-static pid_t killer(int n, int times)
+/* Kills the parent once it sleeps, each time it is told to by a byte in the pipe. */
+static pid_t killer(int n, const int tell[2])
 {
 	pid_t parent = getpid(), pid = fork();
 	if (pid == 0) {
 		char path[64], text[300];
-		int i;
 		snprintf(path, sizeof path, "/proc/%d/stat", (int)parent);
-		for (i = 0; i < times; i++) {
+		close(tell[1]);
+		while (read(tell[0], text, 1) == 1) {
 			struct timespec ts = {0, 3000000};
 			int fd;
 			do {
@@ -215,14 +216,19 @@ static pid_t killer(int n, int times)
 
 CHECK(a_sleeper_wakes_for_a_blocked_signal)
 {
-	int i, kq;
+	int i, kq, tell[2];
 	pid_t pid;
 	handle(SIGUSR1);
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	kq = watching(SIGUSR1);
-	pid = killer(SIGUSR1, 5);
-	for (i = 0; i < 5; i++)
+	OK(pipe2(tell, O_CLOEXEC) == 0);
+	pid = killer(SIGUSR1, tell);
+	for (i = 0; i < 5; i++) {
+		OK(write(tell[1], "x", 1) == 1);
 		SENT(kq, SIGUSR1, 1);
+	}
+	OK(close(tell[1]) == 0);
+	OK(close(tell[0]) == 0);
 	EQ(waitpid(pid, NULL, 0), pid);
 	EQ(is_pending(SIGUSR1), 1);
 	EQ(runs, 0);
