@@ -237,8 +237,8 @@ pub(crate) fn adds_up(row: u8) -> bool {
 pub(crate) trait Inner: Send + Sync {
     /// The epoll descriptor that becomes readable with its events.
     fn epoll(&self) -> RawFd;
-    /// The inode number of the pipe whose end the program holds.
-    fn inode(&self) -> u64;
+    /// What tells the pipe apart whose end the program holds.
+    fn pipe_id(&self) -> u64;
     /// How many events are pending in it, and a number that changes with each new one.
     fn pending(self: Arc<Self>) -> (usize, u32);
     /// Those who watch it.
