@@ -97,7 +97,7 @@ soak: all
 install:
 	@test -e $(BUILD)/libkqueue.so -a -e $(BUILD)/libkqueue.a || \
 		{ echo "nothing to install in $(BUILD)/: run make first" >&2; exit 1; }
-	$(INSTALL) -d $(DESTDIR)$(PKGCONFIGDIR) $(DESTDIR)$(HEADERDIR)/sys $(DESTDIR)$(MANDIR)/man2
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(PKGCONFIGDIR) $(DESTDIR)$(HEADERDIR)/sys $(DESTDIR)$(MANDIR)/man2
 	$(INSTALL) -m 755 $(BUILD)/libkqueue.so $(DESTDIR)$(LIBDIR)/$(SOFILE)
 	ln -sf $(SOFILE) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libkqueue.so
