@@ -498,6 +498,28 @@ CHECK(a_file_at_its_end_leaves_a_timeout_its_length)
 	close(kq);
 }
 
+/* Inode numbers are used again at once on many file systems, and descriptors on all. */
+CHECK(a_file_that_got_number_and_inode_of_a_closed_one_is_not_watched)
+{
+	struct { struct file_handle head; char room[MAX_HANDLE_SZ]; } handle = { .head.handle_bytes = MAX_HANDLE_SZ };
+	int kq = new_kqueue(), fd = bare_file(5), mount, i;
+	if (name_to_handle_at(fd, "", &handle.head, &mount, AT_EMPTY_PATH) != 0)
+		SKIP("the file system has no handles");
+	for (i = 0; i < 50; i++) {
+		ADD(kq, fd, EVFILT_READ, i % 2 ? EV_CLEAR : 0);
+		EVENT(kq, fd, EVFILT_READ);
+		ADD(kq, fd, EVFILT_WRITE, 0);
+		close(fd);
+		EQ(bare_file(5), fd);
+		if (i % 4)
+			NONE(kq);
+		FAILS(change(kq, (uintptr_t)fd, EVFILT_READ, EV_ENABLE, 0, 0, NULL), ENOENT);
+		FAILS(change(kq, (uintptr_t)fd, EVFILT_WRITE, EV_DELETE, 0, 0, NULL), ENOENT);
+	}
+	close(fd);
+	close(kq);
+}
+
 CHECKS(
 	C(file_before_its_end_gives_the_rest_at_each_call)
 	C(file_at_its_end_is_silent_and_sleeps)
@@ -525,4 +547,5 @@ CHECKS(
 	C(a_ready_file_does_not_starve_the_others)
 	C(the_queue_is_readable_just_while_a_file_is)
 	C(a_file_at_its_end_leaves_a_timeout_its_length)
+	C(a_file_that_got_number_and_inode_of_a_closed_one_is_not_watched)
 );

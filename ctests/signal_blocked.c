@@ -41,6 +41,7 @@ CHECK(a_wait_for_the_signal_takes_it_as_it_was_sent)
 	union sigval value;
 	siginfo_t info;
 	int kq, i;
+	memset(&value, 0, sizeof value);
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	kq = watching(SIGUSR1);
 	for (i = 0; i < 5; i++) {

@@ -166,13 +166,24 @@ fn begin(queue: &mut Queue, fd: RawFd, slot: Slot, soft: bool) -> Result<()> {
     let knote = &mut queue.knotes[slot];
     knote.own = 0;
     set_soft(knote, soft);
-    if entry.has_only(slot, knote) {
+    if entry.has_only(slot, knote) && !entry.is_elsewhere(0) {
         let wanted = alone(knote);
         return bring(queue, fd, entry, 0, wanted);
     }
     let trigger = trigger(knote);
     let set = choose_set(queue, fd, slot, trigger);
     put_in(&mut queue.knotes[slot], set);
+    join(queue, fd, set)
+}
+
+/// Asks a set for a knote that is new to it. ENOENT: what other sets have of the number is of an
+/// earlier file, which a set that has nothing of it would not say.
+fn join(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
+    let entry = queue.fds.entry(fd).copied().unwrap_or_default();
+    let other = (0..SETS).find(|&other| entry.is_elsewhere(set) && entry.armed[other] != 0);
+    if other.is_some_and(|other| !is_registered(queue, fd, other)) {
+        return Err(Errno::ENOENT);
+    }
     apply(queue, fd, set)
 }
 
@@ -225,7 +236,7 @@ fn resettle(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
     let new = choose_set(queue, fd, slot, epoll::ET);
     set_soft(&mut queue.knotes[slot], true);
     put_in(&mut queue.knotes[slot], new);
-    apply(queue, fd, new).inspect_err(|_| queue.knotes[slot].own = before)?;
+    join(queue, fd, new).inspect_err(|_| queue.knotes[slot].own = before)?;
     apply(queue, fd, old)
 }
 
@@ -333,6 +344,8 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
         fds.orphaned |= !fds.outdated;
         return;
     }
+    // What was asked for nothing tells of a hang-up at most, whatever else there is.
+    let doubtful = doubtful || entry.armed[set] == pack(PARKED);
     if entry.armed[set] & pack(epoll::ONESHOT) != 0 {
         // The kernel has disarmed the entry and keeps it.
         entry.armed[set] = pack(PARKED);

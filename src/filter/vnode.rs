@@ -96,10 +96,11 @@ fn start_beside(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) {
     }
 }
 
-/// Other hints are asked for: what has happened up to now is judged by the old ones.
-fn reask(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) -> Result<()> {
+/// Other hints are asked for of the file that `was` like this: what has happened up to now is
+/// judged by the old ones.
+fn reask(queue: &mut Queue, slot: Slot, fd: RawFd, was: &Status, asked: u32) -> Result<()> {
     let (index, before) = (queue.knotes[slot].own, queue.knotes[slot].fflags);
-    let mask = hints::mask(asked, queue.vnodes.get(index).last.status.sort);
+    let mask = hints::mask(asked, was.sort);
     let watch = if mask == 0 { None } else { queue.vnodes.get(index).watch.take() };
     let mut widened = Ok(false);
     if let Some(watch) = watch {
@@ -119,9 +120,8 @@ fn reask(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) -> Result<()> {
         }
     }
     queue.knotes[slot].fflags = asked;
-    // Some of what the last look saw nobody has asked for until now.
-    queue.vnodes.get(index).last = LastLook::new(file::status(fd)?);
-    Ok(())
+    queue.vnodes.get(index).last.begin(mask & !hints::mask(before, was.sort), was);
+    look_beside(queue, slot, asked & before)
 }
 
 /// Watches the directory that the knote's directory is in.
@@ -147,6 +147,17 @@ fn watch_parent(queue: &mut Queue, slot: Slot, fd: RawFd) {
         }
     }
     queue.vnodes.get(index).polled_beside = queue.look_again(slot, RETRY).is_ok();
+}
+
+/// A directory that was removed before its parent was watched anew is told of now: there is
+/// nobody to do it later.
+fn look_beside(queue: &mut Queue, slot: Slot, asked: u32) -> Result<()> {
+    let (_, now) = look(queue, slot)?;
+    if now.links == 0 && now.sort == Sort::Directory {
+        let vnode = queue.vnodes.get(queue.knotes[slot].own);
+        vnode.found |= vnode.last.judge(0, &now, asked);
+    }
+    Ok(())
 }
 
 fn stop_beside(queue: &mut Queue, slot: Slot) {
@@ -217,12 +228,7 @@ fn gather(queue: &mut Queue, slot: Slot) -> Result<()> {
     if news & (IN_MOVE_SELF | news::LOST) != 0 && now.links > 0 {
         // It may be in another directory now.
         start_beside(queue, slot, fd, asked);
-        let (_, now) = look(queue, slot)?;
-        if now.links == 0 && now.sort == Sort::Directory {
-            // Removed there before that was watched: there is nobody to tell of it later.
-            let vnode = queue.vnodes.get(index);
-            vnode.found |= vnode.last.judge(0, &now, asked);
-        }
+        look_beside(queue, slot, asked)?;
     }
     if polled {
         let _ = queue.look_again(slot, RETRY);
@@ -269,12 +275,12 @@ impl Filter for Vnode {
     }
 
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-        let (fd, _) = look_closely(queue, slot)?;
+        let (fd, was) = look_closely(queue, slot)?;
         // A change that only enables or disables often says nothing about hints.
         let says = change.flags & EV_ADD != 0 || change.fflags != 0;
         let asked = if says { change.fflags } else { queue.knotes[slot].fflags };
         if asked != queue.knotes[slot].fflags {
-            reask(queue, slot, fd, asked)?;
+            reask(queue, slot, fd, &was, asked)?;
         }
         queue.knotes.activate(slot);
         Ok(())
