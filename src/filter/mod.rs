@@ -188,8 +188,8 @@ static ROWS: [Option<Row>; ROW_NESTED as usize + 1] = {
     rows[row_of(EVFILT_EXCEPT)] = row(Ident::Polled, &except::Except);
     rows[row_of(EVFILT_VNODE)] = row(Ident::File, &vnode::Vnode);
     rows[row_of(EVFILT_FS)] = row(Ident::Key, &fs::Fs);
-    rows[ROW_FILE_READ as usize] = row(Ident::Unpolled, &file::FileRead);
-    rows[ROW_FILE_WRITE as usize] = row(Ident::Unpolled, &file::FileWrite);
+    rows[ROW_FILE_READ as usize] = row(Ident::Unpolled, &file::OnFile);
+    rows[ROW_FILE_WRITE as usize] = row(Ident::Unpolled, &file::OnFile);
     rows[ROW_NESTED as usize] = row(Ident::Polled, &nested::Nested);
     rows[ROW_CHILD as usize] = row(Ident::Key, &process::Child);
     rows
