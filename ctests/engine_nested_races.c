@@ -355,6 +355,24 @@ CHECK(a_level_watch_is_told_however_often_another_outer_looked)
 	OK(close(in) == 0);
 }
 
+/* The inner shows ready all the time: that alone makes no edge. */
+CHECK(each_trigger_is_told_to_two_cleared_watches_of_an_inner_that_stays_ready)
+{
+	int in = new_kqueue(), outer[2] = { new_kqueue(), new_kqueue() }, i, n;
+	for (i = 0; i < 2; i++)
+		ADD(outer[i], in, EVFILT_READ, EV_CLEAR);
+	for (n = 1; n < 20; n++) {
+		OK(change(in, (uintptr_t)n, EVFILT_USER, EV_ADD, NOTE_TRIGGER, 0, NULL) == 0);
+		for (i = 0; i < 2; i++)
+			EQ(EVENT(outer[i], in, EVFILT_READ).data, n);
+		for (i = 0; i < 2; i++)
+			NONE(outer[i]);
+	}
+	QUIET(outer[0]);
+	close_pair(outer);
+	OK(close(in) == 0);
+}
+
 CHECKS(
 	C(two_queues_that_add_and_delete_each_other_never_hang)
 	C(an_outer_that_closes_while_its_inner_adds_it_never_hangs)
@@ -368,4 +386,5 @@ CHECKS(
 	C(an_orphan_costs_no_cpu_with_no_descriptor_left)
 	C(two_cleared_watches_of_one_inner_report_a_trigger_once_each)
 	C(a_level_watch_is_told_however_often_another_outer_looked)
+	C(each_trigger_is_told_to_two_cleared_watches_of_an_inner_that_stays_ready)
 );
