@@ -391,6 +391,24 @@ CHECK(the_outer_is_told_of_what_a_call_on_the_inner_had_no_room_for)
 	a_call_on_the_inner_comes_first(EV_CLEAR, 2, EV_CLEAR);
 }
 
+/* The inner shows ready all the time: that alone makes no edge. */
+CHECK(each_trigger_is_told_to_two_cleared_watches_of_an_inner_that_stays_ready)
+{
+	int in = new_kqueue(), outer[2] = { new_kqueue(), new_kqueue() }, i, n;
+	for (i = 0; i < 2; i++)
+		ADD(outer[i], in, EVFILT_READ, EV_CLEAR);
+	for (n = 1; n < 20; n++) {
+		OK(change(in, (uintptr_t)n, EVFILT_USER, EV_ADD, NOTE_TRIGGER, 0, NULL) == 0);
+		for (i = 0; i < 2; i++)
+			EQ(EVENT(outer[i], in, EVFILT_READ).data, n);
+		for (i = 0; i < 2; i++)
+			NONE(outer[i]);
+	}
+	QUIET(outer[0]);
+	close_pair(outer);
+	OK(close(in) == 0);
+}
+
 CHECKS(
 	C(two_queues_that_add_and_delete_each_other_never_hang)
 	C(an_outer_that_closes_while_its_inner_adds_it_never_hangs)
@@ -406,4 +424,5 @@ CHECKS(
 	C(a_level_watch_is_told_however_often_another_outer_looked)
 	C(the_outer_is_told_of_a_level_event_a_call_on_the_inner_had_first)
 	C(the_outer_is_told_of_what_a_call_on_the_inner_had_no_room_for)
+	C(each_trigger_is_told_to_two_cleared_watches_of_an_inner_that_stays_ready)
 );

@@ -79,8 +79,12 @@ impl Waker {
     }
 
     fn enter(&self) {
-        let trigger = if self.lit.load(Ordering::Acquire) { 0 } else { epoll::ET };
-        let (ready, mask) = (self.ready.as_raw_fd(), epoll::IN | trigger);
+        let lit = self.lit.load(Ordering::Acquire);
+        let (ready, mask) = (self.ready.as_raw_fd(), epoll::IN | if lit { 0 } else { epoll::ET });
+        // An entry that shows ready already is no news to those who watch for edges.
+        if lit {
+            let _ = self.epoll.delete(ready);
+        }
         for _ in 0..TRIES {
             let asked = self.epoll.modify(ready, mask, self.token);
             // Another thread may be adding it at the same time.
