@@ -58,16 +58,11 @@ impl Inotify {
     }
 
     /// inotify_add_watch(2): watches the inode that `path` names now for the events of
-    /// `mask`, in place of those it was watched for. All paths of an inode share one
+    /// `mask`, in addition to those it is watched for. All paths of an inode share one
     /// watch and get the same number. EACCES, ENOENT, ENOMEM, ENOSPC.
-    pub(crate) fn watch(&self, path: &CStr, mask: u32) -> Result<i32> {
-        // SAFETY: `path` is a C string.
-        number(unsafe { libc::inotify_add_watch(self.as_raw_fd(), path.as_ptr(), mask) })
-    }
-
-    /// The same, in addition to those it was watched for.
     pub(crate) fn widen(&self, path: &CStr, mask: u32) -> Result<i32> {
-        self.watch(path, mask | libc::IN_MASK_ADD)
+        // SAFETY: `path` is a C string.
+        number(unsafe { libc::inotify_add_watch(self.as_raw_fd(), path.as_ptr(), mask | libc::IN_MASK_ADD) })
     }
 
     pub(crate) fn unwatch(&self, wd: i32) -> Result<()> {
