@@ -70,6 +70,7 @@ ctests! {
     signal_count
     signal_handler
     signal_process
+    signal_refused
     signal_thread
     user_timer_life
     user_timer_timer

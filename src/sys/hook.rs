@@ -431,6 +431,7 @@ pub(super) fn reset_in_child() {
     if !USED.load(Ordering::Relaxed) {
         return;
     }
+    taken::reset_in_child();
     for signal in 1..=64 {
         if of(signal).is_some_and(|own| own.watches.swap(0, Ordering::SeqCst) > 0) {
             unhook(signal);

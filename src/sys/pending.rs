@@ -141,7 +141,8 @@ pub(crate) fn tend(mask: u64) -> (Option<u64>, bool) {
 impl Own {
     fn look(&self, mask: u64) -> bool {
         let pending = pending(mask);
-        taken::rest(mask & !pending, false);
+        taken::forget(mask & !pending);
+        let pending = pending & !taken::bare();
         if !thread::is_librarys() && PASSED.load(Ordering::SeqCst) & mask != 0 {
             PASSED.fetch_and(!mask, Ordering::SeqCst);
         }
@@ -151,6 +152,7 @@ impl Own {
         }
         // Without /proc nobody knows whose they are. The next call looks again.
         let Some(status) = Status::of_thread() else { return false };
+        taken::note_queue(status.field("SigQ:"));
         let mut shared = pending & status.mask("ShdPnd:").unwrap_or(0);
         let mine = pending & status.own();
         let mut own = mine & !self.held.get();
