@@ -52,6 +52,11 @@ impl Guarded {
         self.cancel != PTHREAD_CANCEL_DISABLE
     }
 
+    /// Has [`Guarded::leave`] restore the cancellation state that `outer` found.
+    pub(crate) fn within(self, outer: &Guarded) -> Guarded {
+        Guarded { cancel: outer.cancel, ..self }
+    }
+
     /// Ends the call: errno is the failure's, or what it was before.
     pub(crate) fn leave(&self, failure: Option<Errno>) {
         let mut ignored = 0;
