@@ -73,6 +73,13 @@ pub(crate) fn tid() -> libc::pid_t {
     libc::pid_t::try_from(tid).unwrap_or(0)
 }
 
+/// Names this thread. pthread_setname_np(3) could not: it opens a file of /proc for another one,
+/// which may be gone, and a child started meanwhile would inherit that.
+pub(crate) fn set_name(name: &CStr) {
+    // SAFETY: reads a C string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
 /// Sets this thread's name to what it is.
 pub(crate) fn keep_name() {
     let mut name = [0u8; 16];
@@ -107,7 +114,7 @@ extern "C" fn begin(body: *mut c_void) -> *mut c_void {
 ///
 /// pthread_create(3) itself, and a function without an environment: what std's threads or a
 /// closure keep on the heap would be lost in a forked child, which has no such thread.
-pub(crate) fn spawn(name: &CStr, body: fn()) -> Result<()> {
+pub(crate) fn spawn(body: fn()) -> Result<()> {
     let mut attributes = MaybeUninit::uninit();
     // SAFETY: initialises the attributes.
     if unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) } != 0 {
@@ -128,9 +135,5 @@ pub(crate) fn spawn(name: &CStr, body: fn()) -> Result<()> {
     if failed {
         return Err(Errno::ENOMEM);
     }
-    // SAFETY: written by the successful call.
-    let thread = unsafe { thread.assume_init() };
-    // SAFETY: the thread runs as long as the process, detached or not.
-    unsafe { libc::pthread_setname_np(thread, name.as_ptr()) };
     Ok(())
 }
