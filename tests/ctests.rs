@@ -62,6 +62,7 @@ ctests! {
     life_process
     life_races
     life_signals
+    life_tls
     proc_exit
     proc_fork
     proc_races

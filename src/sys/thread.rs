@@ -93,6 +93,22 @@ pub(crate) fn keep_name() {
 /// Enough for the monitor, which recurses nowhere.
 const STACK: usize = 128 * 1024;
 
+/// The size of a stack with room for [`STACK`]; `None` where only libc's default is known to
+/// have it. libc takes the thread-local storage of the program and its libraries from the same
+/// memory; glibc tells how much that is, in a function it has for language runtimes.
+fn stack_size(attributes: *const libc::pthread_attr_t) -> Option<usize> {
+    type MinStack = unsafe extern "C" fn(*const libc::pthread_attr_t) -> usize;
+    // SAFETY: a C string.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) };
+    if found.is_null() {
+        return None;
+    }
+    // SAFETY: glibc's function of that name has this type.
+    let min_stack = unsafe { core::mem::transmute::<*mut c_void, MinStack>(found) };
+    // SAFETY: the caller's attributes are initialised.
+    unsafe { min_stack(attributes) }.checked_add(STACK)
+}
+
 thread_local! {
     static LIBRARYS: Cell<bool> = const { Cell::new(false) };
 }
@@ -121,8 +137,10 @@ pub(crate) fn spawn(body: fn()) -> Result<()> {
         return Err(Errno::ENOMEM);
     }
     let attributes = attributes.as_mut_ptr();
-    // SAFETY: initialised above; the size is above the minimum.
-    unsafe { libc::pthread_attr_setstacksize(attributes, STACK) };
+    if let Some(size) = stack_size(attributes) {
+        // SAFETY: initialised above; the size is above the minimum.
+        unsafe { libc::pthread_attr_setstacksize(attributes, size) };
+    }
     // SAFETY: initialised above.
     unsafe { libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED) };
     let mut thread = MaybeUninit::uninit();
