@@ -15,9 +15,9 @@
 //! handed out means the same when it is put back (system(3) does that).
 //!
 //! One lock for changes, held with all signals blocked, because handlers may call sigaction().
-//! The hook itself takes none and allocates nothing, and neither does the program's change of
-//! a signal that was never watched. If the first watch came meanwhile, which may have put back
-//! the action from before, such a change is made once more.
+//! The hook itself takes none, and allocates nothing: so it uses no thread-local. Nor does the
+//! program's change of a signal that was never watched. If the first watch came meanwhile,
+//! which may have put back the action from before, such a change is made once more.
 
 #![allow(unsafe_code)]
 
@@ -166,7 +166,7 @@ fn step_aside(signal: c_int, info: &siginfo_t, seat: usize) {
     }
     if action == libc::SIG_DFL {
         // Where the cause is not met again. It is blocked until the hook returns.
-        taken::Taken::of(info).give_to_thread();
+        taken::Taken::of(info).give_back();
     }
 }
 
@@ -426,7 +426,6 @@ pub(super) fn hooked(silent_only: bool) -> u64 {
 /// calls and atomics only.
 pub(super) fn reset_in_child() {
     bells::reset_in_child();
-    handling::reset_in_child();
     // To look at them all brings two pages into the child.
     if !USED.load(Ordering::Relaxed) {
         return;
