@@ -447,6 +447,10 @@ pub(crate) fn attach(queue: &mut Queue, slot: Slot, row: u8) -> Result<()> {
         if let Some(inner) = (queue.find_kqueue)(fd) {
             return nested::attach(queue, slot, inner);
         }
+        // A kqueue that was watched there would be asked for in the place of what is there now.
+        if queue.fds.kqueues.contains_key(&fd) {
+            queue.forget(fd);
+        }
     }
     match ops(row).attach(queue, slot) {
         // epoll_ctl(2): the file cannot be polled.
