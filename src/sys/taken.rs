@@ -212,7 +212,7 @@ impl Taken {
     /// Has it pending for this thread, which is the program's. Async-signal-safe: it uses no
     /// thread-local.
     pub(super) fn give_back(self) {
-        self.give(|info| queue_to_thread(thread::tid(), info));
+        self.give(Some(thread::tid()));
     }
 
     /// Has it pending for the process.
