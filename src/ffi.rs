@@ -17,7 +17,7 @@ use crate::errno::{Errno, Result};
 use crate::kqueue::{Progress, Request, Round, Sleeper};
 use crate::sys::epoll::{Events, Patience};
 use crate::sys::memory::{Input, Output};
-use crate::sys::sleep::{self, Nap, OnCancel};
+use crate::sys::sleep::{self, Nap, OnEnd};
 use crate::sys::thread::Guarded;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn kevent(
     let mut status = unsafe { begin(call, found, kq, &raw const lists) };
     while status == ASLEEP {
         // SAFETY: the nap is the call's first field, and was filled in for this sleep.
-        unsafe { sleep::sleep(call as *mut Nap) };
+        unsafe { sleep::sleep(call as *mut Nap, OnEnd(given_up)) };
         // SAFETY: as above.
         status = unsafe { go_on(call) };
     }
@@ -204,7 +204,7 @@ fn prepare_sleep(call: &mut Call, sleeper: Sleeper) -> c_int {
     let nap = sleeper.nap(unsafe { &mut *call.found }, call.events.room(), &mut call.round);
     // Changes would be lost to the program with their answer.
     let cancellable = call.guard.is_cancellable() && call.request.changes.len() == 0;
-    call.nap.write(if cancellable { nap.cancellable(OnCancel(cancelled)) } else { nap });
+    call.nap.write(if cancellable { nap.cancellable() } else { nap });
     call.sleeper.write(sleeper);
     ASLEEP
 }
@@ -226,8 +226,9 @@ fn trace(call: &Call, result: Result<c_int>) {
     debug::trace("kevent", format_args!("kq={kq} nchanges={nchanges} room={room} -> {result:?}"));
 }
 
-/// The thread of a call was cancelled in its sleep, and ends.
-extern "C" fn cancelled(call: *mut c_void) {
+/// The thread of a call does not come back from its sleep: it was cancelled, or a signal
+/// handler left by pthread_exit() or siglongjmp().
+extern "C" fn given_up(call: *mut c_void) {
     // glibc acts upon a cancellation again at the next cancellation point, also in a thread
     // that ends already: what follows would be left half done.
     Guarded::enter();
@@ -241,6 +242,9 @@ extern "C" fn cancelled(call: *mut c_void) {
     // SAFETY: lent for the whole call.
     sleeper.give_up(&call.request, unsafe { &*call.found });
     thread.end();
+    // SAFETY: the call sleeps.
+    unsafe { call.nap.assume_init_ref() }.restore();
+    call.guard.leave(None);
 }
 
 /// Returns once every kqueue whose descriptor is closed has been freed.

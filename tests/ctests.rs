@@ -55,6 +55,7 @@ ctests! {
     life_copies
     life_faults
     life_faults_sources
+    life_jumps
     life_kqueue
     life_libkqueue
     life_limits

@@ -183,7 +183,7 @@ impl Epoll {
     pub(crate) fn wait(&self, events: &mut Events, patience: Patience) -> Result<()> {
         let mut nap = Nap::new(self.as_raw_fd(), events, BATCH, patience);
         // SAFETY: it is valid, and without a way to be cancelled nothing unwinds.
-        unsafe { sleep::sleep(&raw mut nap) };
+        unsafe { sleep::wait(&raw mut nap) };
         nap.result(events).map(|_| ())
     }
 }

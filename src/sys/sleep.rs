@@ -43,6 +43,7 @@ unsafe extern "C" {
 }
 
 const PTHREAD_CANCEL_ENABLE: c_int = 0;
+const PTHREAD_CANCEL_DEFERRED: c_int = 0;
 const PTHREAD_CANCEL_ASYNCHRONOUS: c_int = 1;
 
 /// Ends the calling thread here if it was cancelled. No frame of its callers up to the
@@ -62,7 +63,9 @@ pub(crate) struct Nap {
     time: libc::timespec,
     /// The argument that says how long: `None`, the address of `time`.
     timeout: Option<c_long>,
-    on_cancel: Option<OnCancel>,
+    cancellable: bool,
+    /// The program's type of cancellation, during a cancellable sleep.
+    kind: c_int,
     outcome: Outcome,
     before: Interruptions,
 }
@@ -94,16 +97,26 @@ impl Nap {
                 None => Some(0),
                 Some(_) => None,
             },
-            on_cancel: None,
+            cancellable: false,
+            kind: PTHREAD_CANCEL_DEFERRED,
             outcome: Outcome { ret: 0, disturbed: 0 },
             before: Interruptions::so_far(),
         }
     }
 
-    /// Makes the sleep a cancellation point: if the thread is cancelled in it, the function is
-    /// called with the nap's address and the thread ends; no event was taken unless [`Events::is_touched`].
-    pub(crate) fn cancellable(self, on_cancel: OnCancel) -> Nap {
-        Nap { on_cancel: Some(on_cancel), ..self }
+    /// Makes the sleep a cancellation point.
+    pub(crate) fn cancellable(self) -> Nap {
+        Nap { cancellable: true, ..self }
+    }
+
+    /// The thread does not come back from the sleep: gives it the program's type of
+    /// cancellation again, while cancellation is off.
+    pub(crate) fn restore(&self) {
+        let mut ignored = 0;
+        if self.cancellable {
+            // SAFETY: restores what was.
+            unsafe { pthread_setcanceltype(self.kind, &raw mut ignored) };
+        }
     }
 
     /// How the wait went: EINTR if a handler of the program's ran. No event and no error
@@ -134,43 +147,59 @@ impl Nap {
     }
 }
 
-/// What a thread cancelled in its sleep runs; its argument is the nap.
+/// What a thread runs that does not come back from its sleep; the argument is the nap.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct OnCancel(pub(crate) extern "C" fn(*mut c_void));
+pub(crate) struct OnEnd(pub(crate) extern "C" fn(*mut c_void));
 
-/// Sleeps as `nap` says.
+/// Sleeps as `nap` says. The thread does not come back if it is cancelled, which a nap may be
+/// guarded against, or if a signal handler ends it (pthread_exit) or leaves by siglongjmp, for
+/// which libc runs the cleanup handlers as well.
 ///
 /// # Safety
-/// The nap is valid and nobody else's. If it is cancellable no frame up to the program's owns
-/// anything, or calls Rust functions that could unwind: neither this one nor [`wait`] does.
-pub(crate) unsafe extern "C" fn sleep(nap: *mut Nap) {
-    // SAFETY: the caller's promise.
-    let Some(OnCancel(routine)) = (unsafe { (*nap).on_cancel }) else {
-        // SAFETY: the caller's promise.
-        return unsafe { wait(nap) };
-    };
+/// The nap is valid and nobody else's. No frame up to the program's owns anything, or calls
+/// Rust functions that could unwind: neither this one nor [`wait`] does.
+pub(crate) unsafe extern "C" fn sleep(nap: *mut Nap, on_end: OnEnd) {
     let mut buffer = const { MaybeUninit::<CleanupBuffer>::uninit() };
     let buffer = &raw mut buffer as *mut CleanupBuffer;
-    let (mut kind, mut state) = (0, 0);
     // SAFETY: the buffer is popped again before it ends.
-    unsafe { _pthread_cleanup_push(buffer, routine, nap as *mut c_void) };
-    // SAFETY: valid arguments.
-    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &raw mut state) };
-    // SAFETY: from here to its counterpart the thread may end at any instruction: nothing
-    // but one system call happens.
-    unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &raw mut kind) };
+    unsafe { _pthread_cleanup_push(buffer, on_end.0, nap as *mut c_void) };
     // SAFETY: the caller's promise.
-    unsafe { wait(nap) };
-    // SAFETY: restores what was.
-    unsafe { pthread_setcanceltype(kind, &raw mut kind) };
-    // SAFETY: restores what was.
-    unsafe { pthread_setcancelstate(state, &raw mut state) };
+    if unsafe { (*nap).cancellable } {
+        // SAFETY: the caller's promise.
+        unsafe { wait_cancellably(nap) };
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { wait(nap) };
+    }
     // SAFETY: pushed above; it is not to be run.
     unsafe { _pthread_cleanup_pop(buffer, 0) };
 }
 
-unsafe extern "C" fn wait(nap: *mut Nap) {
+unsafe extern "C" fn wait_cancellably(nap: *mut Nap) {
+    // SAFETY: the caller's promise.
+    let kind = unsafe { &raw mut (*nap).kind };
+    let mut state = 0;
+    // SAFETY: valid arguments.
+    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &raw mut state) };
+    // SAFETY: from here to its counterpart the thread may end at any instruction: nothing
+    // but one system call happens.
+    unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, kind) };
+    // SAFETY: the caller's promise.
+    unsafe { wait(nap) };
+    // SAFETY: its place was set above.
+    let was = unsafe { kind.read() };
+    // SAFETY: restores what was.
+    unsafe { pthread_setcanceltype(was, kind) };
+    // SAFETY: restores what was.
+    unsafe { pthread_setcancelstate(state, &raw mut state) };
+}
+
+/// Sleeps where the thread always comes back.
+///
+/// # Safety
+/// The nap is valid and nobody else's.
+pub(super) unsafe extern "C" fn wait(nap: *mut Nap) {
     // SAFETY: the caller's promise.
     let nap = unsafe { &mut *nap };
     let timeout = match nap.timeout {
