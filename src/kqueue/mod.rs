@@ -31,9 +31,9 @@ use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
 use crate::sys::fork::{self, PerProcess};
 use crate::sys::memory::Output;
-use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
 use crate::sys::sleep::Nap;
+use crate::sys::sock_diag;
 use core::sync::atomic::{AtomicBool, Ordering};
 use find::{Found, find, find_inner};
 use monitor::Monitor;
@@ -88,7 +88,7 @@ impl Drop for Life {
         // One that was never entered, or that a forked child inherited, is not counted.
         if self.generation == fd::generation() && self.closed.load(Ordering::Relaxed) {
             if process().table.is_empty() {
-                netlink::close();
+                sock_diag::close();
                 inodes::close();
             }
             process().table.freed();

@@ -36,11 +36,6 @@ pub(crate) fn inode(fd: RawFd) -> Result<u64> {
     fstat(fd).map(|stat| stat.st_ino)
 }
 
-/// Device and inode of what `fd` names: what tells one file from another. EBADF.
-pub(crate) fn identity(fd: RawFd) -> Result<(u64, u64)> {
-    fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
-}
-
 /// Device and inode of the directory entry `path` names; `None` if there is none.
 pub(crate) fn identity_at(path: &CStr) -> Option<(u64, u64)> {
     let mut stat = MaybeUninit::uninit();
@@ -62,6 +57,7 @@ pub(crate) type Moment = (i64, i64);
 /// A look at a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Status {
+    /// Device and inode: what tells one file from another.
     pub(crate) identity: (u64, u64),
     pub(crate) sort: Sort,
     /// Permissions and owners.
