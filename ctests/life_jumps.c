@@ -61,7 +61,7 @@ static void ends_asleep(void (*handler)(int), int changes)
 	USER_ADD(d.kq, 1);
 	OK(pthread_create(&d.thread, NULL, sleeps_in_vain, &d) == 0);
 	for (i = 0; i < (handler == jump ? JUMPS : 1); i++) {
-		UNTIL(asleep(__atomic_load_n(&d.tid, __ATOMIC_SEQ_CST)));
+		UNTIL(state_of(__atomic_load_n(&d.tid, __ATOMIC_SEQ_CST)) == 'S');
 		OK(pthread_kill(d.thread, SIGUSR1) == 0);
 		UNTIL(handler == leave || __atomic_load_n(&left, __ATOMIC_SEQ_CST) > i);
 	}
