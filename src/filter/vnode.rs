@@ -31,7 +31,7 @@ use std::path::Path;
 pub(crate) struct Vnode;
 
 /// What a knote keeps, by `own`.
-pub(crate) struct Watched {
+pub(crate) struct WatchedFile {
     last: LastLook,
     /// What tells the file from a later one in the same inode.
     handle: Option<u64>,
@@ -48,7 +48,7 @@ pub(crate) struct Watched {
 }
 
 /// The files of a kqueue that are watched.
-pub(crate) type Vnodes = kept::Kept<Watched>;
+pub(crate) type Vnodes = kept::Kept<WatchedFile>;
 
 /// Looks at the knote's file. ENOENT if the number names another by now, EBADF if none.
 fn look(queue: &mut Queue, slot: Slot) -> Result<(RawFd, Status)> {
@@ -183,7 +183,7 @@ fn release(queue: &mut Queue, slot: Slot) {
 }
 
 /// What the knote's watches were told and it has not looked at.
-fn take_news(vnode: &Watched) -> u32 {
+fn take_news(vnode: &WatchedFile) -> u32 {
     vnode.watch.as_ref().map_or(0, Watch::take) | vnode.beside.as_ref().map_or(0, Watch::take)
 }
 
@@ -237,7 +237,7 @@ fn gather(queue: &mut Queue, slot: Slot) -> Result<()> {
 }
 
 /// Whether the file has another path than when it was last asked for.
-fn is_renamed(vnode: &Watched, fd: RawFd) -> bool {
+fn is_renamed(vnode: &WatchedFile, fd: RawFd) -> bool {
     let Some(was) = &vnode.path else { return false };
     let removed = |path: &OsString| path.as_bytes().ends_with(b" (deleted)");
     file::path(fd).is_some_and(|path| path != *was && !removed(&path))
@@ -260,7 +260,7 @@ impl Filter for Vnode {
         if refused {
             return Err(Errno::EINVAL);
         }
-        let own = queue.vnodes.insert(Watched {
+        let own = queue.vnodes.insert(WatchedFile {
             last: LastLook::new(status),
             handle: file::handle(fd),
             found: 0,
