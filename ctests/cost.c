@@ -113,27 +113,12 @@ static void part_writable_socket(void)
 /* Shared with the process that writes: how many times it shall have written. */
 static int *wanted;
 
-static int sleeping(pid_t pid)
-{
-	char path[64], text[200], *p;
-	ssize_t n;
-	int fd;
-	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-		return 0;
-	n = read(fd, text, sizeof text - 1);
-	close(fd);
-	text[n > 0 ? n : 0] = 0;
-	p = strrchr(text, ')');
-	return p && p[1] == ' ' && p[2] == 'S';
-}
-
 /* Writes one byte each time the parent is asleep in the call it announced. */
 static void write_on_demand(int fd, pid_t parent)
 {
 	int written;
 	for (written = 0; written < ROUNDS + 1; written++) {
-		UNTIL(__atomic_load_n(wanted, __ATOMIC_SEQ_CST) > written && sleeping(parent));
+		UNTIL(__atomic_load_n(wanted, __ATOMIC_SEQ_CST) > written && state_of(parent) == 'S');
 		EQ(write(fd, "x", 1), 1);
 	}
 	_exit(0);
@@ -467,14 +452,14 @@ static struct counts cheapest_round(FILE *f)
 
 static struct counts measured(const char *part)
 {
-	char self[4096], trace[] = "/tmp/kqcostXXXXXX";
+	char self[4096], trace[SCRATCH];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-	int fd = mkostemp(trace, O_CLOEXEC), status;
+	int fd = scratch_file(trace), status;
 	struct counts c;
 	struct stat st;
 	FILE *f;
 	pid_t pid;
-	OK(n > 0 && fd >= 0);
+	OK(n > 0);
 	self[n] = 0;
 	if ((pid = fork()) == 0) {
 		dup2(harness_report, 2);

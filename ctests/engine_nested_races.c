@@ -373,6 +373,40 @@ CHECK(each_trigger_is_told_to_two_cleared_watches_of_an_inner_that_stays_ready)
 	OK(close(in) == 0);
 }
 
+/* The inner is triggered, and a call on it leaves something pending, before the outer looks. */
+static void a_call_on_the_inner_comes_first(int flags, int events, int watch)
+{
+	int in = new_kqueue(), out = new_kqueue(), i;
+	struct kevent ev[1];
+	ADD(out, in, EVFILT_READ, watch);
+	for (i = 0; i < 20; i++) {
+		int id;
+		for (id = 1; id <= events; id++)
+			EQ(change(in, id, EVFILT_USER, EV_ADD | flags, NOTE_TRIGGER, 0, NULL), 0);
+		EQ(collect(in, ev, 1, 0), 1);
+		EQ(EVENT(out, in, EVFILT_READ).data, flags & EV_CLEAR ? events - 1 : events);
+		for (id = 1; id <= events; id++)
+			EQ(change(in, id, EVFILT_USER, EV_DELETE, 0, 0, NULL), 0);
+		NONE(out);
+		NONE(in);
+	}
+	QUIET(out);
+	OK(close(out) == 0);
+	OK(close(in) == 0);
+}
+
+CHECK(the_outer_is_told_of_a_level_event_a_call_on_the_inner_had_first)
+{
+	a_call_on_the_inner_comes_first(0, 1, 0);
+	a_call_on_the_inner_comes_first(0, 1, EV_CLEAR);
+}
+
+CHECK(the_outer_is_told_of_what_a_call_on_the_inner_had_no_room_for)
+{
+	a_call_on_the_inner_comes_first(EV_CLEAR, 2, 0);
+	a_call_on_the_inner_comes_first(EV_CLEAR, 2, EV_CLEAR);
+}
+
 CHECKS(
 	C(two_queues_that_add_and_delete_each_other_never_hang)
 	C(an_outer_that_closes_while_its_inner_adds_it_never_hangs)
@@ -387,4 +421,6 @@ CHECKS(
 	C(two_cleared_watches_of_one_inner_report_a_trigger_once_each)
 	C(a_level_watch_is_told_however_often_another_outer_looked)
 	C(each_trigger_is_told_to_two_cleared_watches_of_an_inner_that_stays_ready)
+	C(the_outer_is_told_of_a_level_event_a_call_on_the_inner_had_first)
+	C(the_outer_is_told_of_what_a_call_on_the_inner_had_no_room_for)
 );

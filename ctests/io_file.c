@@ -151,7 +151,7 @@ CHECK(growth_wakes_with_the_new_bytes)
 CHECK(growth_by_another_process_wakes_a_sleeping_call)
 {
 	struct kevent ev;
-	char path[400];
+	char path[SCRATCH];
 	int status, fd = make_file(path, 10), kq = new_kqueue();
 	pid_t pid;
 	get(fd, 10);
@@ -160,9 +160,8 @@ CHECK(growth_by_another_process_wakes_a_sleeping_call)
 	pid = fork();
 	OK(pid >= 0);
 	if (pid == 0) {
-		struct timespec ts = {0, 20000000};
 		int w = open(path, O_WRONLY | O_APPEND);
-		nanosleep(&ts, NULL);
+		UNTIL(state_of(getppid()) == 'S');
 		_exit(write(w, "hello", 5) == 5 ? 0 : 1);
 	}
 	EQ(collect(kq, &ev, 1, 20000), 1);
@@ -302,7 +301,7 @@ CHECK(deleted_knote_hears_of_no_growth)
 CHECK(two_descriptors_of_one_file_have_their_own_offsets)
 {
 	struct kevent ev[3];
-	char path[400];
+	char path[SCRATCH];
 	int a = make_file(path, 10), kq = new_kqueue(), b = open(path, O_RDONLY | O_CLOEXEC);
 	OK(b >= 0 && unlink(path) == 0);
 	get(a, 10);

@@ -95,28 +95,28 @@ CHECK(bytes_read_before_the_call_give_no_event)
 	read_before_the_call(EV_DISPATCH);
 }
 
-struct later { int fd, n; };
+struct later { int fd, parts; };
 
-static void *write_in_two_parts(void *arg)
+/* Five bytes at a time, each time that the first thread sleeps. */
+static void *write_to_a_sleeper(void *arg)
 {
 	struct later *l = arg;
-	struct timespec ts = {0, 20000000};
-	nanosleep(&ts, NULL);
-	put(l->fd, l->n / 2);
-	nanosleep(&ts, NULL);
-	put(l->fd, l->n - l->n / 2);
+	for (; l->parts > 0; l->parts--) {
+		UNTIL(state_of(getpid()) == 'S');
+		put(l->fd, 5);
+	}
 	return NULL;
 }
 
 CHECK(a_sleeping_call_wakes_when_bytes_arrive)
 {
-	struct later l = {0, 10};
+	struct later l = {0, 1};
 	pthread_t t;
 	int s[2], kq = new_kqueue();
 	tcp_pair(s);
 	l.fd = s[0];
 	ADD(kq, s[1], EVFILT_READ, 0);
-	OK(pthread_create(&t, NULL, write_in_two_parts, &l) == 0);
+	OK(pthread_create(&t, NULL, write_to_a_sleeper, &l) == 0);
 	EQ(EVENT(kq, s[1], EVFILT_READ).data, 5);
 	OK(pthread_join(t, NULL) == 0);
 	close_pair(s);
@@ -265,13 +265,13 @@ CHECK(read_low_water_mark_with_clear)
 
 CHECK(read_low_water_mark_wakes_a_sleeping_call_only_when_reached)
 {
-	struct later l = {0, 10};
+	struct later l = {0, 2};
 	pthread_t t;
 	int s[2], kq = new_kqueue();
 	tcp_pair(s);
 	l.fd = s[0];
 	add_mark(kq, s[1], EVFILT_READ, 0, 8);
-	OK(pthread_create(&t, NULL, write_in_two_parts, &l) == 0);
+	OK(pthread_create(&t, NULL, write_to_a_sleeper, &l) == 0);
 	EQ(EVENT(kq, s[1], EVFILT_READ).data, 10);
 	OK(pthread_join(t, NULL) == 0);
 	close_pair(s);

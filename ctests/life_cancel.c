@@ -64,7 +64,7 @@ static void victim_start(struct victim *v)
 
 static void victim_sleeps(struct victim *v)
 {
-	UNTIL(load(&v->tid) != 0 && thread_sleeps(v->tid));
+	UNTIL(state_of(load(&v->tid)) == 'S');
 }
 
 /* Joins it: whether it ended by cancellation. */

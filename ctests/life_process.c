@@ -9,17 +9,6 @@
 
 extern char **environ;
 
-static int count_threads(void)
-{
-	DIR *d = opendir("/proc/self/task");
-	int n = -2;
-	while (d && readdir(d))
-		n++;
-	if (d)
-		closedir(d);
-	return n;
-}
-
 /* Calls f for every open descriptor but the one it looks with. */
 static void each_fd(void (*f)(int fd))
 {

@@ -53,17 +53,6 @@ static int status_of(pid_t pid)
 	return status;
 }
 
-static int count_threads(void)
-{
-	DIR *d = opendir("/proc/self/task");
-	int n = -2;
-	while (d && readdir(d))
-		n++;
-	if (d)
-		closedir(d);
-	return n;
-}
-
 /* --- close against enter, close and create -------------------------------- */
 
 /* Calls of every kind until the kqueue is gone; each ends, the last with EBADF. */

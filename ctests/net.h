@@ -243,14 +243,10 @@ UNUSED static void close_pair(const int s[2])
 	close(s[1]);
 }
 
-/* A file of its own, open for both and positioned at 0; its name goes to path[400]. */
+/* A file of its own, open for both and positioned at 0; its name goes to path[SCRATCH]. */
 UNUSED static int make_file(char *path, int size)
 {
-	const char *dir = getenv("TMPDIR");
-	int fd;
-	snprintf(path, 400, "%s/kqfileXXXXXX", dir ? dir : "/tmp");
-	fd = mkostemp(path, O_CLOEXEC);
-	OK(fd >= 0);
+	int fd = scratch_file(path);
 	OK(ftruncate(fd, size) == 0);
 	return fd;
 }
@@ -258,9 +254,8 @@ UNUSED static int make_file(char *path, int size)
 /* A file that has lost its name already. */
 UNUSED static int bare_file(int size)
 {
-	char path[400];
-	int fd = make_file(path, size);
-	OK(unlink(path) == 0);
+	int fd = nameless_file();
+	OK(ftruncate(fd, size) == 0);
 	return fd;
 }
 

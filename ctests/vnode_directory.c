@@ -252,7 +252,7 @@ CHECK(rmdir_wakes_a_sleeping_call)
 	pid = fork();
 	OK(pid >= 0);
 	if (pid == 0) {
-		usleep(20000);
+		UNTIL(state_of(getppid()) == 'S');
 		_exit(rmdir(in("d")) == 0 ? 0 : 1);
 	}
 	EQ(collect(kq, &ev, 1, 20000), 1);
@@ -277,7 +277,7 @@ static _Atomic int begun;
 /* Moves the directory and removes it, a little later each time. */
 static void *move_and_remove(void *arg)
 {
-	char from[400], to[400];
+	char from[SCRATCH + 100], to[SCRATCH + 100];
 	volatile unsigned i;
 	int round;
 	strcpy(from, in("d"));

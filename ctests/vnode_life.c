@@ -351,7 +351,7 @@ CHECK(a_sleeping_call_is_woken)
 	pid = fork();
 	OK(pid >= 0);
 	if (pid == 0) {
-		usleep(20000);
+		UNTIL(state_of(getppid()) == 'S');
 		_exit(write(fd, "x", 1) == 1 ? 0 : 1);
 	}
 	EQ(collect(kq, &ev, 1, 20000), 1);

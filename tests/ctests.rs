@@ -78,6 +78,7 @@ ctests! {
     vnode_file
     vnode_life
     vnode_limits
+    vnode_races
 }
 
 /// Status of a program that could run none of its checks here.

@@ -8,7 +8,7 @@
 
 use super::kind::Kind;
 use super::mask;
-use super::watched::Watched;
+use super::watched::WatchedKqueue;
 use crate::errno::Result;
 use crate::knote::{Knote, Knotes, NONE, NUMBER, Slot};
 use crate::sys::epoll::Epoll;
@@ -112,7 +112,7 @@ pub(crate) struct Descriptors {
     /// The sets beside the kqueue's own epoll.
     nested: [Option<Epoll>; SETS - 1],
     /// Kqueues that are watched, by the number they are watched under.
-    pub(super) kqueues: BTreeMap<RawFd, Watched>,
+    pub(super) kqueues: BTreeMap<RawFd, WatchedKqueue>,
     /// epoll reported an entry nobody has: its file was closed under its number and
     /// lives on elsewhere.
     pub(crate) orphaned: bool,

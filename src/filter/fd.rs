@@ -24,7 +24,7 @@ use super::interest::{
 };
 use super::kind::Kind;
 use super::mask::{pack, unpack};
-use super::watched::Watched;
+use super::watched::WatchedKqueue;
 use super::{Fate, Inner, Outcome, Queue, descriptor, in_entry, ops, token};
 use crate::abi::{EV_DISPATCH, EV_ONESHOT};
 use crate::errno::{Errno, Result};
@@ -50,7 +50,7 @@ pub(super) fn target(queue: &Queue, fd: RawFd) -> Target {
 
 #[cold]
 fn target_kqueue(queue: &Queue, fd: RawFd) -> Target {
-    let kqueue = queue.fds.kqueues.get(&fd).and_then(Watched::kqueue);
+    let kqueue = queue.fds.kqueues.get(&fd).and_then(WatchedKqueue::kqueue);
     Target { number: kqueue.as_ref().map_or(-1, |kqueue| kqueue.epoll()), _kqueue: kqueue }
 }
 
@@ -258,7 +258,7 @@ pub(super) fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
 /// Enters a watched kqueue anew whose epoll was replaced: with the old one it fell out of
 /// the sets.
 pub(super) fn refresh(queue: &mut Queue, fd: RawFd) {
-    if !queue.fds.kqueues.get_mut(&fd).is_some_and(Watched::was_renewed) {
+    if !queue.fds.kqueues.get_mut(&fd).is_some_and(WatchedKqueue::was_renewed) {
         return;
     }
     let target = target(queue, fd);

@@ -28,7 +28,7 @@ pub(crate) struct FileRead;
 pub(crate) struct FileWrite;
 
 /// What a knote on a file keeps, by `own`.
-pub(crate) struct Watched {
+pub(crate) struct OpenFile {
     identity: (u64, u64),
     /// What tells a regular file from a later one that got the inode of this one when it was
     /// deleted, if the file system has it.
@@ -45,7 +45,7 @@ pub(crate) struct Watched {
 /// The files of a kqueue.
 #[derive(Default)]
 pub(crate) struct Files {
-    kept: Kept<Watched>,
+    kept: Kept<OpenFile>,
     /// The knotes found at the end, by name, those looked at longest ago first.
     at_end: VecDeque<u64>,
 }
@@ -121,7 +121,7 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     let status = file::status(fd)?;
     let regular = status.sort == Sort::Regular;
     let handle = if regular { file::handle(fd) } else { None };
-    let watched = Watched { identity: status.identity, handle, regular, watch: None, end: None, listed: false };
+    let watched = OpenFile { identity: status.identity, handle, regular, watch: None, end: None, listed: false };
     queue.knotes[slot].row = row;
     queue.knotes[slot].own = queue.files.kept.insert(watched);
     fd::enter(queue, fd, slot);

@@ -160,11 +160,18 @@ fn add(queue: &mut Queue, slot: Slot, place: CString, mask: u32, below: bool) ->
     let Some(there) = hub.as_mut() else { return Err(Errno::EBADF) };
     there.subscribe(queue)?;
     let hub = there;
-    let wd = hub.inotify.widen(&place, mask)?;
-    if hub.records.contains_key(&wd) {
-        // What is queued happened before the new reader was there.
+    let wd = loop {
+        let wd = hub.inotify.widen(&place, mask)?;
+        if !hub.records.contains_key(&wd) {
+            break wd;
+        }
+        // What is queued happened before the new reader was there. That may be the end of the
+        // watch: the file's last name may be gone since.
         hub.drain(queue);
-    }
+        if hub.records.contains_key(&wd) {
+            break wd;
+        }
+    };
     let watch = Watch { wd, news: Arc::default() };
     let record = hub.records.entry(wd).or_default();
     record.mask |= mask;
@@ -174,7 +181,7 @@ fn add(queue: &mut Queue, slot: Slot, place: CString, mask: u32, below: bool) ->
 }
 
 /// Replaces what a watch wants, once what is queued has been told by what it wanted before.
-/// False if the kernel had dropped the watch. ENOENT: the descriptor names another file.
+/// False if the kernel has dropped the watch.
 pub(super) fn change(queue: &mut Queue, slot: Slot, watch: &Watch, fd: RawFd, mask: u32) -> Result<bool> {
     let name = queue.knotes.name(slot);
     let mut hub = lock();
@@ -305,19 +312,15 @@ impl Hub {
         }
     }
 
-    /// Asks for more events of the inode at a place, if that is the one of the watch `wd`. ENOENT
-    /// if it is another; false if the kernel had dropped the watch.
+    /// Asks for more events of the inode at a place, if that is the one of the watch `wd`. False if
+    /// it is another, or the kernel has dropped the watch, of which the news may be yet to come.
     fn widen(&mut self, place: &CString, mask: u32, wd: i32) -> Result<bool> {
         let found = self.inotify.widen(place, mask)?;
         let known = self.records.contains_key(&found);
         if !known {
             let _ = self.inotify.unwatch(found);
         }
-        match found == wd {
-            true => Ok(known),
-            false if self.records.contains_key(&wd) => Err(Errno::ENOENT),
-            false => Ok(false),
-        }
+        Ok(known && found == wd)
     }
 
     /// Takes back what no reader of a watch wants any more.

@@ -8,7 +8,7 @@
 
 use super::fd;
 use super::kind::Kind;
-use super::watched::Watched;
+use super::watched::WatchedKqueue;
 use super::{Facts, Fate, Filter, Inner, Outcome, Queue, ROW_NESTED, descriptor};
 use crate::abi::{EV_CLEAR, EVFILT_READ, Kevent};
 use crate::errno::{Errno, Result};
@@ -33,7 +33,7 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot, inner: Arc<dyn Inner>) -> Re
         return Err(Errno::EINVAL);
     }
     queue.forget(number);
-    let watched = Watched::new(&inner, queue.letter_box(), queue.knotes.name(slot));
+    let watched = WatchedKqueue::new(&inner, queue.letter_box(), queue.knotes.name(slot));
     queue.fds.kqueues.insert(number, watched);
     queue.fds.set_kind(number, Kind::Kqueue);
     queue.knotes[slot].row = ROW_NESTED;

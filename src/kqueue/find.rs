@@ -4,7 +4,8 @@
 //! The table cannot know of a close that leaves a copy open. So a kqueue seen under more
 //! numbers than one has each use of them looked at, by fstat(2); of any other a call looks
 //! that has nothing to tell, when it is over: it may have waited in the wrong one. A call
-//! with events, and one that only makes changes, pays for no look.
+//! with events, and one that only makes changes, pays for no look. The monitor looks in
+//! each tick, so that a kqueue in use is not taken for another file for longer.
 
 use super::{Kqueue, process};
 use crate::errno::{Errno, Result};
@@ -40,15 +41,28 @@ pub(super) struct Found {
 impl Found {
     /// Whether `number` names this kqueue now. If not, it is taken from it.
     pub(super) fn is_named(&self, number: RawFd) -> bool {
-        let kqueue = &self.kqueue;
-        let named = file::inode(number) == Ok(kqueue.held.inode());
+        self.kqueue.is_named(number)
+    }
+}
+
+impl Kqueue {
+    fn is_named(self: &Arc<Self>, number: RawFd) -> bool {
+        let named = file::inode(number) == Ok(self.held.inode());
         if !named {
-            kqueue.lose(number);
+            self.lose(number);
             // If it lives, then under another number.
-            kqueue.copied.store(true, Ordering::Relaxed);
-            kqueue.end_if_closed();
+            self.copied.store(true, Ordering::Relaxed);
+            self.end_if_closed();
         }
         named
+    }
+
+    /// Looks at all its numbers, on behalf of calls that never do.
+    pub(super) fn look_at_numbers(self: &Arc<Self>) {
+        let numbers: Vec<RawFd> = self.numbers().iter().map(|&(number, _)| number).collect();
+        for number in numbers {
+            self.is_named(number);
+        }
     }
 }
 

@@ -31,9 +31,9 @@ use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
 use crate::sys::fork::{self, PerProcess};
 use crate::sys::memory::Output;
-use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
 use crate::sys::sleep::Nap;
+use crate::sys::sock_diag;
 use core::sync::atomic::{AtomicBool, Ordering};
 use find::{Found, find, find_inner};
 use monitor::Monitor;
@@ -88,7 +88,7 @@ impl Drop for Life {
         // One that was never entered, or that a forked child inherited, is not counted.
         if self.generation == fd::generation() && self.closed.load(Ordering::Relaxed) {
             if process().table.is_empty() {
-                netlink::close();
+                sock_diag::close();
                 inodes::close();
             }
             process().table.freed();
@@ -101,8 +101,8 @@ struct State {
     queue: Queue,
     /// Threads asleep in the epoll.
     sleepers: u32,
-    /// Activations of knotes the watchers have been told of.
-    told: u32,
+    /// Activations of knotes the watchers have been told of; `None`: that was taken from them.
+    told: Option<u32>,
     readable: readable::Readable,
 }
 
@@ -331,7 +331,12 @@ fn call(
 
 impl State {
     fn new(epoll: Arc<Epoll>, waker: Arc<Waker>) -> State {
-        State { queue: Queue::new(epoll, waker, find_inner), sleepers: 0, told: 0, readable: readable::Readable::new() }
+        State {
+            queue: Queue::new(epoll, waker, find_inner),
+            sleepers: 0,
+            told: Some(0),
+            readable: readable::Readable::new(),
+        }
     }
 }
 
@@ -346,8 +351,8 @@ impl State {
     /// Wakes whoever watches this kqueue if knotes came onto the ready list since they were
     /// told last: what stands there does not show in the epoll any more.
     fn tell_watchers(&mut self, kqueue: &Kqueue) {
-        let news = self.queue.knotes.activations() != self.told;
-        self.told = self.queue.knotes.activations();
+        let now = Some(self.queue.knotes.activations());
+        let news = core::mem::replace(&mut self.told, now) != now;
         if news && kqueue.watchers.any() && self.queue.knotes.ready() > 0 {
             kqueue.waker.wake();
         }
@@ -449,7 +454,7 @@ impl Inner for Kqueue {
         // Looking took the events out of the epoll. The one who asks knows now; a thread
         // that sleeps has to be woken, and other watchers still have to see it ready.
         let activations = state.queue.knotes.activations();
-        state.told = activations;
+        state.told = Some(activations);
         if pending > 0 && self.watchers.count() > 1 {
             self.waker.light();
         }

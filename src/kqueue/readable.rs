@@ -315,6 +315,7 @@ fn begin_to_tick(kqueue: &Arc<Kqueue>, state: &mut State) {
 
 /// The monitor's tick. The value is the next tick's length, ns; `None`: no more ticks.
 pub(super) fn tick(kqueue: &Arc<Kqueue>) -> Option<u64> {
+    kqueue.look_at_numbers();
     let mut state = kqueue.state.lock();
     let state = &mut *state;
     let came_back = state.readable.leaves != state.readable.ticked;

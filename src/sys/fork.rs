@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+use super::thread::Guarded;
 use super::{hook, register};
 use crate::errno::{Errno, Result};
 use crate::sync::Mutex;
@@ -48,9 +49,12 @@ extern "C" fn parent() {
 }
 
 extern "C" fn child() {
+    // What fails in here is none of the program's business.
+    let errno = Guarded::errno();
     register::close_all_in_child();
     hook::reset_in_child();
     parent();
+    Guarded::set_errno(errno);
 }
 
 /// Installs the handlers, once in the life of the process (children inherit them).

@@ -161,7 +161,8 @@ fn proc_text(file: String) -> Option<String> {
 fn exit_code(stat: &str) -> Option<i32> {
     // The name in brackets may contain anything, brackets and blanks too.
     let fields = stat.rsplit_once(')')?.1;
-    if !fields.trim_start().starts_with('Z') {
+    // X: nobody will wait for it, and it is about to go.
+    if !fields.trim_start().starts_with(['Z', 'X']) {
         return None;
     }
     fields.split_whitespace().nth(49)?.parse().ok()
@@ -186,6 +187,7 @@ mod tests {
         let fields: Vec<String> = (4..=51).map(|field| field.to_string()).collect();
         let line = format!("7 (a ) Z (b) Z {} 2304\n", fields.join(" "));
         assert_eq!(exit_code(&line), Some(2304));
+        assert_eq!(exit_code(&line.replace(") Z 4", ") X 4")), Some(2304));
         assert_eq!(exit_code(&line.replace(") Z 4", ") S 4")), None);
         assert_eq!(exit_code("7 (short) Z 1"), None);
     }
