@@ -160,10 +160,22 @@ static void inner_and_number(int kq[2])
 	ADD(kq[1], NUMBER, EVFILT_READ, 0);
 }
 
+/* NUMBER is the first of these ends now, added with them for udata; closes all. */
+static void number_is_heard(int kq[2], int ends[2])
+{
+	struct kevent e;
+	put(ends[1], 3);
+	e = EVENT(kq[1], NUMBER, EVFILT_READ);
+	EQ(e.data, 3);
+	OK(e.udata == ends);
+	OK(close(NUMBER) == 0);
+	close_pair(ends);
+	close_pair(kq);
+}
+
 CHECK(a_ready_inner_whose_watched_number_closed_is_not_reported)
 {
 	int kq[2], p[2];
-	struct kevent e;
 	inner_and_number(kq);
 	trigger(kq[0]);
 	OK(close(NUMBER) == 0);
@@ -175,32 +187,19 @@ CHECK(a_ready_inner_whose_watched_number_closed_is_not_reported)
 	EQ(ONE(kq[0]).filter, EVFILT_USER);
 	user(kq[0], EV_DELETE, 0);
 	NONE(kq[1]);
-	put(p[1], 3);
-	e = EVENT(kq[1], NUMBER, EVFILT_READ);
-	EQ(e.data, 3);
-	OK(e.udata == p);
-	OK(close(NUMBER) == 0);
-	close_pair(p);
-	close_pair(kq);
+	number_is_heard(kq, p);
 }
 
 CHECK(a_socket_on_the_number_of_a_deleted_inner_is_heard)
 {
 	int kq[2], s[2];
-	struct kevent e;
 	inner_and_number(kq);
 	OK(change(kq[1], NUMBER, EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
 	OK(close(NUMBER) == 0);
 	unix_pair(s, SOCK_STREAM);
 	EQ(dup3(s[0], NUMBER, O_CLOEXEC), NUMBER);
 	OK(change(kq[1], NUMBER, EVFILT_READ, EV_ADD, 0, 0, s) == 0);
-	put(s[1], 1);
-	e = EVENT(kq[1], NUMBER, EVFILT_READ);
-	EQ(e.data, 1);
-	OK(e.udata == s);
-	OK(close(NUMBER) == 0);
-	close_pair(s);
-	close_pair(kq);
+	number_is_heard(kq, s);
 }
 
 CHECK(enabling_a_dispatched_watch_reports_an_inner_still_ready)
@@ -239,6 +238,19 @@ CHECK(enabling_a_disabled_watch_reports_an_inner_with_a_ready_pipe)
 	OK(close(in) == 0);
 }
 
+/* Closes a watched pipe's end, which lives on under another number, and lets it become ready. */
+static int orphan_in(int kq, int p[2])
+{
+	int other;
+	pipe_pair(p);
+	ADD(kq, p[0], EVFILT_READ, 0);
+	other = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
+	OK(other >= 0);
+	OK(close(p[0]) == 0);
+	put(p[1], 1);
+	return other;
+}
+
 CHECK(an_orphan_in_a_queue_that_was_watched_once_costs_no_cpu)
 {
 	int in = new_kqueue(), out = new_kqueue(), p[2], other;
@@ -246,12 +258,7 @@ CHECK(an_orphan_in_a_queue_that_was_watched_once_costs_no_cpu)
 	ADD(out, in, EVFILT_READ, EV_ONESHOT);
 	EQ(EVENT(out, in, EVFILT_READ).data, 1);
 	EQ(ONE(in).filter, EVFILT_USER);
-	pipe_pair(p);
-	ADD(in, p[0], EVFILT_READ, 0);
-	other = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
-	OK(other >= 0);
-	OK(close(p[0]) == 0);
-	put(p[1], 1);
+	other = orphan_in(in, p);
 	QUIET(in);
 	QUIET(out);
 	OK(close(other) == 0);
@@ -264,12 +271,7 @@ CHECK(an_orphan_in_a_queue_that_is_watched_costs_no_cpu)
 {
 	int in = new_kqueue(), out = new_kqueue(), p[2], other;
 	ADD(out, in, EVFILT_READ, 0);
-	pipe_pair(p);
-	ADD(in, p[0], EVFILT_READ, 0);
-	other = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
-	OK(other >= 0);
-	OK(close(p[0]) == 0);
-	put(p[1], 1);
+	other = orphan_in(in, p);
 	QUIET(out);
 	QUIET(in);
 	QUIET(out);

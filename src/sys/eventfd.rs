@@ -9,11 +9,11 @@
 #![allow(unsafe_code)]
 
 use super::epoll::{self, Epoll};
-use super::fd::Fd;
+use super::fd::{Fd, Fresh};
 use super::number;
 use crate::errno::{Errno, Result};
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 /// The descriptor.
@@ -30,8 +30,7 @@ impl AlwaysReady {
     pub(crate) fn new() -> Result<AlwaysReady> {
         // SAFETY: touches no memory.
         let fd = number(unsafe { libc::eventfd(1, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-        // SAFETY: fresh and ours.
-        Ok(AlwaysReady(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
+        Ok(AlwaysReady(Fd::new(Fresh::new(fd))?))
     }
 
     /// Whether the number still is this descriptor: the program may have closed it.

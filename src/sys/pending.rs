@@ -25,7 +25,7 @@
 
 use super::clock::Clock;
 use super::taken::{self, MERGING, Mark, Taken};
-use super::{fd, handling, hook, process, raw, signal, thread};
+use super::{handling, hook, process, raw, signal, thread};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -73,8 +73,6 @@ pub(super) struct Status(String);
 
 impl Status {
     fn read(path: &CStr) -> Option<Status> {
-        // No child shall inherit the descriptor.
-        let _creating = fd::creating();
         raw::read_text(path).ok().map(Status)
     }
 
@@ -265,7 +263,8 @@ struct Legacy;
 
 impl Drop for Legacy {
     fn drop(&mut self) {
-        OWN.with(|own| own.release(u64::MAX));
+        // A handler that calls kevent() would meet the locks this takes.
+        signal::with_all_blocked(|| OWN.with(|own| own.release(u64::MAX)));
     }
 }
 

@@ -7,12 +7,12 @@
 
 #![allow(unsafe_code)]
 
-use super::fd::{self, Fd};
+use super::fd::{self, Fd, Fresh};
 use super::file::{self, Sort};
 use super::{number, raw, retry};
 use crate::errno::{Errno, Result};
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 /// A pidfd of the library's own.
 pub(crate) struct PidFd(Fd);
@@ -35,8 +35,7 @@ impl PidFd {
             Errno::EINVAL | Errno::ENOENT => Errno::ESRCH,
             other => other,
         })?;
-        // SAFETY: fresh and ours.
-        Ok(PidFd(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
+        Ok(PidFd(Fd::new(Fresh::new(fd))?))
     }
 }
 
