@@ -341,58 +341,7 @@ CHECK(system_puts_back_what_it_found)
 	OK(close(kq) == 0);
 }
 
-extern void (*bsd_signal(int, void (*)(int)))(int);
-extern void (*sysv_signal(int, void (*)(int)))(int);
-
-/* Each sets what it should, tells what was there, and hides nothing from the watch. */
-CHECK(every_call_that_sets_an_action_leaves_the_watch_in_place)
-{
-	void (*(*const calls[])(int, void (*)(int)))(int) = { signal, bsd_signal, sysv_signal, sigset };
-	int kq, i;
-	NEEDS_FRONT;
-	kq = watching(SIGUSR1);
-	for (i = 0; i < (int)(sizeof calls / sizeof *calls); i++) {
-		handle(SIGUSR1);
-		OK(calls[i](SIGUSR1, on_signal_too) == on_signal);
-		OK(action_of(SIGUSR1).sa_handler == on_signal_too);
-		other_runs = 0;
-		raise(SIGUSR1);
-		EQ(other_runs, 1);
-		OK(calls[i](SIGUSR1, SIG_IGN) == (calls[i] == sysv_signal ? SIG_DFL : on_signal_too));
-		raise(SIGUSR1);
-		SENT(kq, SIGUSR1, 2);
-		errno = 0;
-		OK(calls[i](SIGUSR1, SIG_ERR) == SIG_ERR && errno == EINVAL);
-	}
-	handle(SIGUSR1);
-	OK(sigignore(SIGUSR1) == 0);
-	OK(action_of(SIGUSR1).sa_handler == SIG_IGN);
-	raise(SIGUSR1);
-	SENT(kq, SIGUSR1, 1);
-	OK(close(kq) == 0);
-}
-
-CHECK(sigset_holds_a_signal_and_lets_go_of_it)
-{
-	int kq;
-	NEEDS_FRONT;
-	handle(SIGUSR1);
-	kq = watching(SIGUSR1);
-	OK(sigset(SIGUSR1, SIG_HOLD) == on_signal);
-	OK(sigset(SIGUSR1, SIG_HOLD) == SIG_HOLD);
-	raise(SIGUSR1);
-	EQ(runs, 0);
-	SENT(kq, SIGUSR1, 1);
-	OK(sigset(SIGUSR1, on_signal_too) == SIG_HOLD);
-	EQ(other_runs, 1);
-	NONE(kq);
-	OK(sigset(SIGUSR1, SIG_DFL) == on_signal_too);
-	OK(close(kq) == 0);
-}
-
 CHECKS(
-	C(every_call_that_sets_an_action_leaves_the_watch_in_place)
-	C(sigset_holds_a_signal_and_lets_go_of_it)
 	C(an_ignored_signal_is_recorded)
 	C(ignored_after_the_watch_it_is_recorded)
 	C(ignored_after_the_watch_it_is_recorded_at_once)

@@ -283,16 +283,17 @@ impl Hub {
     /// Reads the instance empty and tells everybody; `queue` is the one at work.
     fn drain(&mut self, queue: &mut Queue) {
         let Some(own) = &queue.inodes else { return };
-        // The second half of the rename whose first was told last.
-        let mut second = 0;
+        // The renames whose first halves were told last: several threads' may be mixed.
+        let (mut halves, mut told) = ([0; HALVES_APART], 0);
         loop {
             let (mut events, more) = self.inotify.read(&mut self.buffer);
             while let Some(event) = events.next() {
                 let first = event.mask & IN_MOVED_FROM != 0 && is_within(&event, events.clone());
                 if first {
-                    second = event.cookie;
+                    halves[told % HALVES_APART] = event.cookie;
+                    told += 1;
                 }
-                let within = first || event.mask & IN_MOVED_TO != 0 && event.cookie == second;
+                let within = first || event.mask & IN_MOVED_TO != 0 && halves.contains(&event.cookie);
                 tell(&mut self.records, &event, within, own, &mut queue.knotes);
             }
             if !more {

@@ -189,8 +189,9 @@ pub(crate) fn expect(queue: &mut Queue) {
     }
 }
 
-/// The same for a thread that will sleep. Not all changes come to us (system calls made
-/// directly), so actions are compared here in any case. Returns how long it may sleep for their sake, ns.
+/// The same for a thread that will sleep. Not all of libc's own calls come to us
+/// (sigignore(3), sigset(3)), so actions are compared here in any case. Returns how long it
+/// may sleep for their sake, ns.
 pub(crate) fn before_sleep(queue: &mut Queue) -> Option<u64> {
     let own = queue.signals.0.as_deref_mut()?;
     if hook::is_in_front() {

@@ -396,17 +396,6 @@ fn exchange_simply(signal: c_int, handler: usize) -> Result<usize> {
     exchange(signal, Some(&action)).map(|old| old.sa_sigaction)
 }
 
-/// Sets a handler with these flags, which blocks no other signal. Returns the one from before.
-/// EINVAL.
-pub(crate) fn change_plainly(signal: c_int, handler: usize, flags: c_int) -> Result<usize> {
-    if handler == libc::SIG_ERR {
-        return Err(Errno::EINVAL);
-    }
-    let none = signals::set_from(0);
-    let action = sigaction { sa_sigaction: handler, sa_flags: flags, sa_mask: none, ..get(signal)? };
-    change(signal, Some(&action)).map(|old| old.sa_sigaction)
-}
-
 /// libc's signal(), which knows what siginterrupt(3) has asked for.
 fn libc_signal(signal: c_int, handler: usize) -> Result<usize> {
     let meant = |handler| match (seat_of(handler), of(signal)) {

@@ -41,15 +41,6 @@ fn block(set: &libc::sigset_t) -> libc::sigset_t {
     old
 }
 
-/// Blocks a signal in this thread, or no more. True: it was blocked.
-pub(crate) fn set_blocked(signal: libc::c_int, blocked: bool) -> bool {
-    let how = if blocked { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
-    let mut old = empty_set();
-    // SAFETY: both sets are valid.
-    unsafe { libc::pthread_sigmask(how, &set_of(&[signal]), &raw mut old) };
-    mask_of(&old) & hook::bit(signal) != 0
-}
-
 pub(super) fn restore(old: &libc::sigset_t) {
     // SAFETY: `old` is a mask this thread had before.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old, core::ptr::null_mut()) };

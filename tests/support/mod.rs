@@ -17,8 +17,7 @@ use std::sync::OnceLock;
 pub const EXPORTS: [&str; 5] = ["kevent", "kqueue", "kqueue1", "kqueuex", "libkqueue_drain_pending_close"];
 
 /// What the shared object exports beside them, in front of libc's.
-pub const IN_FRONT: [&str; 7] =
-    ["__sysv_signal", "bsd_signal", "sigaction", "sigignore", "signal", "sigset", "sysv_signal"];
+pub const IN_FRONT: [&str; 2] = ["sigaction", "signal"];
 
 /// A program that needs a working library: a user event is triggered and read.
 pub const PROGRAM: &str = r#"
