@@ -263,28 +263,37 @@ CHECK(a_handler_may_jump_out)
 	libkqueue_drain_pending_close();
 }
 
+/* From the one to the other the first thread sleeps in read() alone. */
+static _Atomic int read_began, read_over;
+
+/* Interrupts the first thread's sleep some times, and ends it. */
+static void *disturb_who_reads(void *fd)
+{
+	int i;
+	mask_signal(SIG_BLOCK, SIGUSR1);
+	for (i = 0; i < 5; i++) {
+		UNTIL(read_over || (read_began && state_of(getpid()) == 'S'));
+		OK(kill(getpid(), SIGUSR1) == 0);
+	}
+	UNTIL(read_over || (read_began && state_of(getpid()) == 'S'));
+	OK(write(*(int *)fd, "x", 1) == 1);
+	return NULL;
+}
+
 /* A read that a signal interrupts or not, by SA_RESTART. */
 static int read_is_restarted(void)
 {
-	struct itimerval every = {{0, 2000}, {0, 2000}}, never = {{0, 0}, {0, 0}};
-	int p[2], n, before = runs, error;
-	pid_t pid;
+	int p[2], n, error;
+	pthread_t other;
 	char c;
 	OK(pipe(p) == 0);
-	if ((pid = fork()) == 0) {
-		struct timespec ts = {0, 50000000};
-		while (nanosleep(&ts, &ts) != 0)
-			;
-		_exit(write(p[1], "x", 1) != 1);
-	}
-	OK(setitimer(ITIMER_REAL, &every, NULL) == 0);
+	read_began = read_over = 0;
+	OK(pthread_create(&other, NULL, disturb_who_reads, &p[1]) == 0);
+	read_began = 1;
 	n = (int)read(p[0], &c, 1);
 	error = errno;
-	OK(setitimer(ITIMER_REAL, &never, NULL) == 0);
-	alarm(HARNESS_TIMEOUT);
-	OK(runs > before || n == 1);
-	while (waitpid(pid, NULL, 0) != pid)
-		;
+	read_over = 1;
+	OK(pthread_join(other, NULL) == 0);
 	close(p[0]);
 	close(p[1]);
 	if (n == 1)
@@ -296,32 +305,32 @@ static int read_is_restarted(void)
 CHECK(system_calls_are_restarted_as_the_program_says)
 {
 	int kq;
-	handle_with(SIGALRM, on_signal, SA_RESTART);
-	kq = watching(SIGALRM);
+	handle_with(SIGUSR1, on_signal, SA_RESTART);
+	kq = watching(SIGUSR1);
 	EQ(read_is_restarted(), 1);
 	OK(ONE(kq).data >= 1);
-	handle_with(SIGALRM, on_signal, 0);
+	handle_with(SIGUSR1, on_signal, 0);
 	NONE(kq);
 	EQ(read_is_restarted(), 0);
-	signal(SIGALRM, SIG_IGN);
+	signal(SIGUSR1, SIG_IGN);
 	OK(ONE(kq).data >= 1);
 	EQ(read_is_restarted(), 1);
 	OK(ONE(kq).data >= 1);
-	signal(SIGALRM, SIG_DFL);
+	signal(SIGUSR1, SIG_DFL);
 	OK(close(kq) == 0);
 }
 
 CHECK(siginterrupt_works_on_a_watched_signal)
 {
 	int kq;
-	handle_with(SIGALRM, on_signal, SA_RESTART);
-	kq = watching(SIGALRM);
+	handle_with(SIGUSR1, on_signal, SA_RESTART);
+	kq = watching(SIGUSR1);
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-	OK(siginterrupt(SIGALRM, 1) == 0);
+	OK(siginterrupt(SIGUSR1, 1) == 0);
 	EQ(read_is_restarted(), 0);
 	if (in_front())
-		EQ(action_of(SIGALRM).sa_flags & SA_RESTART, 0);
-	signal(SIGALRM, SIG_DFL);
+		EQ(action_of(SIGUSR1).sa_flags & SA_RESTART, 0);
+	signal(SIGUSR1, SIG_DFL);
 	OK(close(kq) == 0);
 }
 

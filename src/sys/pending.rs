@@ -25,7 +25,7 @@
 
 use super::clock::Clock;
 use super::taken::{self, MERGING, Mark, Taken};
-use super::{fd, hook, process, raw, signal, thread};
+use super::{handling, hook, process, raw, signal, thread};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -73,8 +73,6 @@ pub(super) struct Status(String);
 
 impl Status {
     fn read(path: &CStr) -> Option<Status> {
-        // No child shall inherit the descriptor.
-        let _creating = fd::creating();
         raw::read_text(path).ok().map(Status)
     }
 
@@ -219,7 +217,7 @@ impl Own {
             let rests = match passing {
                 // It was put there since this thread looked.
                 true => taken::resting() & bit != 0,
-                false => first && bit & MERGING != 0 && hook::is_handled(signal.number()),
+                false => first && bit & MERGING != 0 && handling::is_handled(signal.number()),
             };
             if mark == Mark::Process {
                 self.common.set(self.common.get() | bit);
@@ -267,7 +265,8 @@ struct Legacy;
 
 impl Drop for Legacy {
     fn drop(&mut self) {
-        OWN.with(|own| own.release(u64::MAX));
+        // A handler that calls kevent() would meet the locks this takes.
+        signal::with_all_blocked(|| OWN.with(|own| own.release(u64::MAX)));
     }
 }
 
@@ -314,7 +313,7 @@ fn blocked_everywhere(mask: u64) -> u64 {
     let own = thread::tid();
     threads.iter().fold(mask, |mask, &thread| {
         // Where a handler runs it will be run once more.
-        let mask = if thread == own { mask } else { mask & !hook::handled_by(thread, mask) };
+        let mask = if thread == own { mask } else { mask & !handling::handled_by(thread, mask) };
         let path = CString::new(format!("/proc/self/task/{thread}/status"));
         match path.ok().and_then(|path| Status::read(&path)) {
             Some(status) => mask & status.mask("SigBlk:").unwrap_or(0),

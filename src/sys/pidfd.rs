@@ -7,12 +7,12 @@
 
 #![allow(unsafe_code)]
 
-use super::fd::{self, Fd};
+use super::fd::{self, Fd, Fresh};
 use super::file::{self, Sort};
 use super::{number, process, raw, retry};
 use crate::errno::{Errno, Result};
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 /// A pidfd of the library's own.
 pub(crate) struct PidFd(Fd);
@@ -35,8 +35,7 @@ impl PidFd {
             Errno::EINVAL | Errno::ENOENT => Errno::ESRCH,
             other => other,
         })?;
-        // SAFETY: fresh and ours.
-        Ok(PidFd(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
+        Ok(PidFd(Fd::new(Fresh::new(fd))?))
     }
 }
 
@@ -158,7 +157,8 @@ fn proc_text(file: String) -> Option<String> {
 fn exit_code(stat: &str) -> Option<i32> {
     // The name in brackets may contain anything, brackets and blanks too.
     let fields = stat.rsplit_once(')')?.1;
-    if !fields.trim_start().starts_with('Z') {
+    // X: nobody will wait for it, and it is about to go.
+    if !fields.trim_start().starts_with(['Z', 'X']) {
         return None;
     }
     fields.split_whitespace().nth(49)?.parse().ok()
@@ -183,6 +183,7 @@ mod tests {
         let fields: Vec<String> = (4..=51).map(|field| field.to_string()).collect();
         let line = format!("7 (a ) Z (b) Z {} 2304\n", fields.join(" "));
         assert_eq!(exit_code(&line), Some(2304));
+        assert_eq!(exit_code(&line.replace(") Z 4", ") X 4")), Some(2304));
         assert_eq!(exit_code(&line.replace(") Z 4", ") S 4")), None);
         assert_eq!(exit_code("7 (short) Z 1"), None);
     }

@@ -205,9 +205,14 @@ impl Taken {
     }
 
     /// Has it pending for a thread: this one, or for the library's own the main one.
-    /// Async-signal-safe.
     pub(super) fn give_to_thread(self) {
         self.give(Some(if thread::is_librarys() { process::pid() } else { thread::tid() }));
+    }
+
+    /// Has it pending for this thread, which is the program's. Async-signal-safe: it uses no
+    /// thread-local.
+    pub(super) fn give_back(self) {
+        self.give(Some(thread::tid()));
     }
 
     /// Has it pending for the process.
