@@ -118,16 +118,7 @@ pub(crate) fn spare_realtime() -> libc::c_int {
 }
 
 fn has_default_action(signal: libc::c_int) -> bool {
-    action(signal).is_some_and(|action| action.sa_sigaction == libc::SIG_DFL)
-}
-
-/// What the process does on `signal`; `None` for libc's own.
-fn action(signal: libc::c_int) -> Option<libc::sigaction> {
-    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: asks only; `action` has room.
-    let failed = unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) } != 0;
-    // SAFETY: zeroed, or filled in by the successful call.
-    (!failed).then(|| unsafe { action.assume_init() })
+    hook::get(signal).is_ok_and(|action| action.sa_sigaction == libc::SIG_DFL)
 }
 
 /// signalfd(2) on one of the monitor's signals, made and read by the monitor thread itself:
@@ -212,7 +203,7 @@ fn handlers_elsewhere(but: u64) -> bool {
         return false;
     }
     let can = |signal: &libc::c_int| !OWN_MAKING.contains(signal) && but & hook::bit(*signal) == 0;
-    (1..=libc::SIGRTMAX()).filter(can).filter_map(action).any(|action| {
+    (1..=libc::SIGRTMAX()).filter(can).filter_map(|signal| hook::get(signal).ok()).any(|action| {
         action.sa_flags & libc::SA_ONSTACK != 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
     })
 }
