@@ -9,7 +9,7 @@ use super::pending::Status;
 use super::{count, hook, number, raw, retry};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use libc::c_long;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -77,8 +77,14 @@ pub(super) fn set_from(mask: u64) -> libc::sigset_t {
     set
 }
 
+/// The kernel lacks that flag, or a sandbox the call.
+static NO_NOSIGNAL: AtomicBool = AtomicBool::new(false);
+
 /// Writes one byte to a pipe; EPIPE comes as a value and never as a signal.
 pub(super) fn write_byte_without_sigpipe(fd: RawFd) -> Result<()> {
+    if NO_NOSIGNAL.load(Ordering::Relaxed) {
+        return write_byte_masked(fd);
+    }
     let byte = 1u8;
     let iov = libc::iovec { iov_base: (&raw const byte).cast_mut().cast(), iov_len: 1 };
     let (pipe, vectors, own_position, flags): (c_long, c_long, c_long, c_long) =
@@ -88,7 +94,10 @@ pub(super) fn write_byte_without_sigpipe(fd: RawFd) -> Result<()> {
         libc::syscall(libc::SYS_pwritev2, pipe, &raw const iov, vectors, own_position, own_position, flags)
     };
     match retry(|| count(write())) {
-        Err(Errno::ENOTSUP | Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => write_byte_masked(fd),
+        Err(Errno::ENOTSUP | Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => {
+            NO_NOSIGNAL.store(true, Ordering::Relaxed);
+            write_byte_masked(fd)
+        }
         other => other.map(|_| ()),
     }
 }
