@@ -256,19 +256,31 @@ pub(super) fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
 }
 
 /// Enters a watched kqueue anew whose epoll was replaced: with the old one it fell out of
-/// the sets.
-pub(super) fn refresh(queue: &mut Queue, fd: RawFd) {
+/// the sets. ELOOP: meanwhile it has come to watch this one. After an error it is as if it
+/// still had to be entered.
+pub(super) fn refresh(queue: &mut Queue, fd: RawFd) -> Result<()> {
     if !queue.fds.kqueues.get_mut(&fd).is_some_and(WatchedKqueue::was_renewed) {
-        return;
+        return Ok(());
     }
-    let target = target(queue, fd);
-    for set in 0..SETS {
-        let Some(entry) = queue.fds.entry(fd) else { return };
+    let entered = enter_anew(queue, fd);
+    if entered.is_err()
+        && let Some(watched) = queue.fds.kqueues.get_mut(&fd)
+    {
+        watched.is_to_enter();
+    }
+    entered
+}
+
+fn enter_anew(queue: &mut Queue, fd: RawFd) -> Result<()> {
+    let (target, entry) = (target(queue, fd), queue.fds.entry(fd).copied().unwrap_or_default());
+    for set in (0..SETS).filter(|&set| entry.armed[set] != 0) {
         let (wanted, token) = (unpack(entry.armed[set]), entry.token(fd, set));
-        if wanted != 0 {
-            let _ = with_set(queue, set, |epoll| epoll.add(target.number, wanted, token));
+        match with_set(queue, set, |epoll| epoll.add(target.number, wanted, token)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
         }
     }
+    Ok(())
 }
 
 /// Removes a knote whose file is gone, without asking epoll for anything.

@@ -28,7 +28,8 @@ pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Resul
     let mut renewed = true;
     let inner: Vec<RawFd> = queue.fds.kqueues.keys().copied().collect();
     for number in inner {
-        super::fd::refresh(queue, number);
+        // What fails here is tried again when that kqueue is looked at.
+        let _ = super::fd::refresh(queue, number);
     }
     for set in (1..super::descriptors::SETS).rev() {
         if queue.fds.nested(set).is_some() {

@@ -1,0 +1,125 @@
+/*
+ * What the books of descriptors must keep right: many entries in one of epoll's sets, a set
+ * that cannot be made, sets built anew, numbers used again in another set.
+ */
+#include "net.h"
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+
+/* Higher than anything the checks open by themselves. */
+enum { NUMBER = 100 };
+
+static void becomes_number(int fd)
+{
+	EQ(dup3(fd, NUMBER, O_CLOEXEC), NUMBER);
+	OK(close(fd) == 0);
+}
+
+/* Has epoll report the file of a closed number, once the byte is there. */
+static int make_orphan(int kq, int p[2])
+{
+	int other;
+	pipe_pair(p);
+	ADD(kq, p[0], EVFILT_READ, 0);
+	OK((other = fcntl(p[0], F_DUPFD_CLOEXEC, 0)) >= 0);
+	OK(close(p[0]) == 0);
+	put(p[1], 1);
+	return other;
+}
+
+/* From here on and for some milliseconds no thread of the library's looks into the queue. */
+static void have_to_itself(int kq)
+{
+	long long until = now_ns() + 150000000;
+	struct kevent e;
+	while (now_ns() < until)
+		EQ(collect(kq, &e, 1, 1), 0);
+}
+
+/* The socket's knotes are deleted or spent, each in a set of its own. */
+CHECK(the_end_of_a_pipe_is_heard_where_a_connected_socket_was)
+{
+	int kq = new_kqueue(), s[2], p[2];
+	tcp_pair(s);
+	becomes_number(s[0]);
+	ADD(kq, NUMBER, EVFILT_READ, 0);
+	ADD(kq, NUMBER, EVFILT_WRITE, EV_ONESHOT);
+	EVENT(kq, NUMBER, EVFILT_WRITE);
+	OK(change(kq, NUMBER, EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
+	OK(close(NUMBER) == 0);
+	pipe_pair(p);
+	becomes_number(p[0]);
+	ADD(kq, NUMBER, EVFILT_READ, 0);
+	put(p[1], 1);
+	EQ(EVENT(kq, NUMBER, EVFILT_READ).data, 1);
+	get(NUMBER, 1);
+	NONE(kq);
+	OK(close(p[1]) == 0);
+	OK(EVENT(kq, NUMBER, EVFILT_READ).flags & EV_EOF);
+	OK(close(NUMBER) == 0 && close(s[1]) == 0 && close(kq) == 0);
+}
+
+/* A socket that begins to connect to where nobody listens. */
+static int refused_socket(void)
+{
+	struct sockaddr_in at;
+	int l = tcp_listener(&at, 1, 0), fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	OK(close(l) == 0);
+	OK(fd >= 0);
+	OK(connect(fd, (struct sockaddr *)&at, sizeof at) == -1);
+	OK(errno == EINPROGRESS || errno == ECONNREFUSED);
+	return fd;
+}
+
+CHECK(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
+{
+	static const int modes[] = {0, EV_CLEAR, EV_ONESHOT, EV_DISPATCH};
+	int i, p[2];
+	for (i = 0; i < 4; i++) {
+		int kq = new_kqueue();
+		struct kevent e;
+		pipe_pair(p);
+		becomes_number(p[0]);
+		ADD(kq, NUMBER, EVFILT_READ, 0);
+		OK(close(p[1]) == 0);
+		OK(EVENT(kq, NUMBER, EVFILT_READ).flags & EV_EOF);
+		OK(close(NUMBER) == 0);
+		becomes_number(refused_socket());
+		ADD(kq, NUMBER, EVFILT_WRITE, modes[i]);
+		e = EVENT(kq, NUMBER, EVFILT_WRITE);
+		OK(e.flags & EV_EOF);
+		EQ(e.fflags, ECONNREFUSED);
+		FAILS(change(kq, NUMBER, EVFILT_READ, EV_DELETE, 0, 0, NULL), ENOENT);
+		OK(close(NUMBER) == 0 && close(kq) == 0);
+	}
+}
+
+CHECK(a_ring_that_was_closed_while_a_queue_was_built_anew_does_not_hang)
+{
+	int a = new_kqueue(), b = new_kqueue(), ready[2], p[2], other, added;
+	pipe_pair(ready);
+	ADD(a, b, EVFILT_READ, 0);
+	have_to_itself(a);
+	other = make_orphan(b, p);
+	/* The knote goes, and then the entry that is still reported. */
+	NONE(b);
+	NONE(b);
+	added = change(b, (uintptr_t)a, EVFILT_READ, EV_ADD, 0, 0, NULL);
+	OK(added == 0 || errno == ELOOP);
+	ADD(a, ready[0], EVFILT_READ, 0);
+	put(ready[1], 1);
+	EQ(EVENT(a, ready[0], EVFILT_READ).data, 1);
+	EQ(EVENT(a, ready[0], EVFILT_READ).data, 1);
+	if (added == 0)
+		EQ(EVENT(b, a, EVFILT_READ).data, 1);
+	OK(close(a) == 0 && close(b) == 0 && close(other) == 0);
+	OK(close(p[1]) == 0);
+	close_pair(ready);
+}
+
+CHECKS(
+	C(the_end_of_a_pipe_is_heard_where_a_connected_socket_was)
+	C(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
+	C(a_ring_that_was_closed_while_a_queue_was_built_anew_does_not_hang)
+);
