@@ -16,6 +16,17 @@ static void becomes_number(int fd)
 	OK(close(fd) == 0);
 }
 
+/* Room for so many descriptors, or the check is skipped. */
+static void need_descriptors(rlim_t n)
+{
+	struct rlimit lim;
+	OK(getrlimit(RLIMIT_NOFILE, &lim) == 0);
+	if (lim.rlim_max < n)
+		SKIP("the limit is %lu descriptors", (unsigned long)lim.rlim_max);
+	lim.rlim_cur = lim.rlim_max;
+	OK(setrlimit(RLIMIT_NOFILE, &lim) == 0);
+}
+
 /* Has epoll report the file of a closed number, once the byte is there. */
 static int make_orphan(int kq, int p[2])
 {
@@ -35,6 +46,12 @@ static void have_to_itself(int kq)
 	struct kevent e;
 	while (now_ns() < until)
 		EQ(collect(kq, &e, 1, 1), 0);
+}
+
+static void close_all(const int *fd, int n)
+{
+	while (n > 0)
+		OK(close(fd[--n]) == 0);
 }
 
 /* The socket's knotes are deleted or spent, each in a set of its own. */
@@ -118,8 +135,53 @@ CHECK(a_ring_that_was_closed_while_a_queue_was_built_anew_does_not_hang)
 	close_pair(ready);
 }
 
+/* Eventfds that can be written to and have nothing to read, with both knotes. */
+static void many_written(int kq, int *fd, int n)
+{
+	int i;
+	need_descriptors((rlim_t)n + 500);
+	for (i = 0; i < n; i++) {
+		OK((fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0);
+		ADD(kq, fd[i], EVFILT_READ, EV_CLEAR);
+		ADD(kq, fd[i], EVFILT_WRITE, EV_CLEAR);
+	}
+}
+
+CHECK(three_thousand_second_knotes_are_told_of_in_one_call)
+{
+	enum { MANY = 3000, ROOM = 8000 };
+	static struct kevent ev[ROOM];
+	static int fd[MANY];
+	int kq = new_kqueue();
+	many_written(kq, fd, MANY);
+	EQ(collect(kq, ev, ROOM, 0), MANY);
+	NONE(kq);
+	close_all(fd, MANY);
+	OK(close(kq) == 0);
+}
+
+CHECK(an_inner_queue_counts_three_thousand_events)
+{
+	enum { MANY = 3000 };
+	static int fd[MANY];
+	uint64_t one = 1;
+	int outer = new_kqueue(), kq = new_kqueue(), i;
+	need_descriptors(MANY + 500);
+	ADD(outer, kq, EVFILT_READ, 0);
+	for (i = 0; i < MANY; i++) {
+		OK((fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0);
+		ADD(kq, fd[i], EVFILT_READ, 0);
+		EQ(write(fd[i], &one, sizeof one), sizeof one);
+	}
+	EQ(EVENT(outer, kq, EVFILT_READ).data, MANY);
+	close_all(fd, MANY);
+	OK(close(kq) == 0 && close(outer) == 0);
+}
+
 CHECKS(
 	C(the_end_of_a_pipe_is_heard_where_a_connected_socket_was)
 	C(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
 	C(a_ring_that_was_closed_while_a_queue_was_built_anew_does_not_hang)
+	C(three_thousand_second_knotes_are_told_of_in_one_call)
+	C(an_inner_queue_counts_three_thousand_events)
 );
