@@ -178,10 +178,25 @@ CHECK(an_inner_queue_counts_three_thousand_events)
 	OK(close(kq) == 0 && close(outer) == 0);
 }
 
+CHECK(numbers_that_are_not_open_take_no_memory)
+{
+	enum { NUMBERS = 1 << 21, STEP = 64 };
+	int kq = new_kqueue(), fd;
+	long used;
+	need_descriptors(500);
+	FAILS(change(kq, 300, EVFILT_READ, EV_ADD, 0, 0, NULL), EBADF);
+	used = memory(1);
+	for (fd = 300; fd < NUMBERS; fd += STEP)
+		FAILS(change(kq, (uintptr_t)fd, EVFILT_READ, EV_ADD, 0, 0, NULL), EBADF);
+	OK(memory(1) - used < 2048);
+	OK(close(kq) == 0);
+}
+
 CHECKS(
 	C(the_end_of_a_pipe_is_heard_where_a_connected_socket_was)
 	C(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
 	C(a_ring_that_was_closed_while_a_queue_was_built_anew_does_not_hang)
 	C(three_thousand_second_knotes_are_told_of_in_one_call)
 	C(an_inner_queue_counts_three_thousand_events)
+	C(numbers_that_are_not_open_take_no_memory)
 );
