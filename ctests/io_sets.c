@@ -192,6 +192,42 @@ CHECK(numbers_that_are_not_open_take_no_memory)
 	OK(close(kq) == 0);
 }
 
+CHECK(a_socket_that_is_not_connected_costs_no_cpu_with_no_descriptor_left)
+{
+	enum { LIMIT = 320 };
+	int kq = new_kqueue(), fd, l, s, held[LIMIT], n;
+	struct sockaddr_in at;
+	struct rlimit lim;
+	OK((fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) >= 0);
+	l = tcp_listener(&at, 5, 0);
+	OK(getrlimit(RLIMIT_NOFILE, &lim) == 0);
+	lim.rlim_cur = LIMIT;
+	OK(setrlimit(RLIMIT_NOFILE, &lim) == 0);
+	for (n = 0; n < LIMIT && (held[n] = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0; n++)
+		;
+	OK(n < LIMIT);
+	ADD(kq, fd, EVFILT_READ, 0);
+	ADD(kq, fd, EVFILT_WRITE, 0);
+	QUIET(kq);
+	OK(connect(fd, (struct sockaddr *)&at, sizeof at) == 0);
+	/* Level: it comes at each call. */
+	OK(EVENT(kq, fd, EVFILT_WRITE).data > 0);
+	OK(EVENT(kq, fd, EVFILT_WRITE).data > 0);
+	OK(close(held[--n]) == 0);
+	OK((s = accept4(l, NULL, NULL, SOCK_CLOEXEC)) >= 0);
+	pass(s, fd, 5);
+	OK(change(kq, (uintptr_t)fd, EVFILT_WRITE, EV_DISABLE, 0, 0, NULL) == 0);
+	EQ(EVENT(kq, fd, EVFILT_READ).data, 5);
+	EQ(EVENT(kq, fd, EVFILT_READ).data, 5);
+	get(fd, 5);
+	QUIET(kq);
+	OK(change(kq, (uintptr_t)fd, EVFILT_WRITE, EV_ENABLE, 0, 0, NULL) == 0);
+	EVENT(kq, fd, EVFILT_WRITE);
+	OK(close(s) == 0);
+	close_all(held, n);
+	OK(close(l) == 0 && close(fd) == 0 && close(kq) == 0);
+}
+
 CHECKS(
 	C(the_end_of_a_pipe_is_heard_where_a_connected_socket_was)
 	C(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
@@ -199,4 +235,5 @@ CHECKS(
 	C(three_thousand_second_knotes_are_told_of_in_one_call)
 	C(an_inner_queue_counts_three_thousand_events)
 	C(numbers_that_are_not_open_take_no_memory)
+	C(a_socket_that_is_not_connected_costs_no_cpu_with_no_descriptor_left)
 );

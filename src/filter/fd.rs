@@ -427,12 +427,26 @@ pub(super) fn unready(queue: &mut Queue, slot: Slot, lasting: bool) -> Outcome {
     match result {
         Ok(()) => Outcome::NotReady,
         Err(errno) if gone(errno) => Outcome::Gone,
+        // No descriptor or memory for a set of its own.
         Err(_) => {
-            // No descriptor or memory for a set of its own: try again in a while.
-            let _ = queue.look_again(slot, super::AGAIN);
+            soften_together(queue, fd, set_of(&knote));
             Outcome::NotReady
         }
     }
+}
+
+/// Softens all knotes of a set that have to share it, so that it tells of edges alone.
+#[cold]
+fn soften_together(queue: &mut Queue, fd: RawFd, set: usize) {
+    let mut next = queue.fds.entry(fd).map_or(NONE, |entry| entry.first);
+    while next != NONE {
+        let knote = &mut queue.knotes[next];
+        next = knote.sibling;
+        if stands_in(knote, set) {
+            set_soft(knote, true);
+        }
+    }
+    let _ = apply(queue, fd, set);
 }
 
 /// Asks epoll whether the number still names the knote's file.
@@ -455,7 +469,7 @@ pub(crate) fn is_told_by_epoll(knote: &Knote) -> bool {
 }
 
 /// Whether a ready level knote stays on our list: the softened do. One that was softened
-/// for a condition that has passed is handed back to epoll instead.
+/// for a condition that has passed is handed back to epoll instead, if it is alone in its set.
 pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> bool {
     let knote = &queue.knotes[slot];
     if !is_soft(knote) || marked {
@@ -464,6 +478,9 @@ pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> boo
     let knote = *knote;
     let Ok(fd) = descriptor(knote.ident) else { return false };
     if knote.is_level() {
+        if !is_alone(queue, fd, slot) {
+            return true;
+        }
         set_soft(&mut queue.knotes[slot], false);
         let _ = apply(queue, fd, set_of(&knote));
     }
