@@ -178,6 +178,26 @@ CHECK(an_inner_queue_counts_three_thousand_events)
 	OK(close(kq) == 0 && close(outer) == 0);
 }
 
+CHECK(an_orphan_beside_seventeen_thousand_edges_repeats_none_of_them)
+{
+	enum { MANY = 17000, ROOM = 512 };
+	static struct kevent ev[ROOM];
+	static int fd[MANY];
+	int kq = new_kqueue(), i, n, got = 0, p[2], other;
+	need_descriptors(MANY + 500);
+	for (i = 0; i < MANY; i++) {
+		OK((fd[i] = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0);
+		ADD(kq, fd[i], EVFILT_READ, EV_CLEAR);
+	}
+	while ((n = collect(kq, ev, ROOM, 0)) > 0)
+		got += n;
+	EQ(got, MANY);
+	other = make_orphan(kq, p);
+	NONE(kq);
+	close_all(fd, MANY);
+	OK(close(other) == 0 && close(p[1]) == 0 && close(kq) == 0);
+}
+
 CHECK(numbers_that_are_not_open_take_no_memory)
 {
 	enum { NUMBERS = 1 << 21, STEP = 64 };
@@ -234,6 +254,7 @@ CHECKS(
 	C(a_ring_that_was_closed_while_a_queue_was_built_anew_does_not_hang)
 	C(three_thousand_second_knotes_are_told_of_in_one_call)
 	C(an_inner_queue_counts_three_thousand_events)
+	C(an_orphan_beside_seventeen_thousand_edges_repeats_none_of_them)
 	C(numbers_that_are_not_open_take_no_memory)
 	C(a_socket_that_is_not_connected_costs_no_cpu_with_no_descriptor_left)
 );
