@@ -248,6 +248,45 @@ CHECK(a_socket_that_is_not_connected_costs_no_cpu_with_no_descriptor_left)
 	OK(close(l) == 0 && close(fd) == 0 && close(kq) == 0);
 }
 
+/* What the thread of the next check was told, by udata. */
+enum { TURNS = 2000 };
+static int told[TURNS + 1], watched, over;
+
+static void *take_events(void *arg)
+{
+	struct kevent e;
+	(void)arg;
+	while (!__atomic_load_n(&over, __ATOMIC_SEQ_CST))
+		if (collect(watched, &e, 1, 1000) == 1 && e.filter == EVFILT_READ)
+			__atomic_fetch_add(&told[(intptr_t)e.udata], 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+CHECK(an_edge_added_anew_under_a_sleeper_is_told_once)
+{
+	int p[2], i, turn;
+	pthread_t t;
+	watched = new_kqueue();
+	pipe_pair(p);
+	ADD(watched, p[0], EVFILT_READ, EV_CLEAR);
+	OK(pthread_create(&t, NULL, take_events, NULL) == 0);
+	for (i = 1; i <= TURNS; i++) {
+		put(p[1], 1);
+		OK(change(watched, (uintptr_t)p[0], EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
+		OK(change(watched, (uintptr_t)p[0], EVFILT_READ, EV_ADD | EV_CLEAR, 0, 0, (void *)(intptr_t)i) == 0);
+		UNTIL(__atomic_load_n(&told[i], __ATOMIC_SEQ_CST) > 0);
+		for (turn = 0; turn < 10; turn++)
+			sched_yield();
+		get(p[0], 1);
+		EQ(told[i], 1);
+	}
+	__atomic_store_n(&over, 1, __ATOMIC_SEQ_CST);
+	OK(change(watched, 1, EVFILT_USER, EV_ADD | EV_ONESHOT, NOTE_TRIGGER, 0, NULL) == 0);
+	OK(pthread_join(t, NULL) == 0);
+	close_pair(p);
+	OK(close(watched) == 0);
+}
+
 CHECKS(
 	C(the_end_of_a_pipe_is_heard_where_a_connected_socket_was)
 	C(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
@@ -257,4 +296,5 @@ CHECKS(
 	C(an_orphan_beside_seventeen_thousand_edges_repeats_none_of_them)
 	C(numbers_that_are_not_open_take_no_memory)
 	C(a_socket_that_is_not_connected_costs_no_cpu_with_no_descriptor_left)
+	C(an_edge_added_anew_under_a_sleeper_is_told_once)
 );

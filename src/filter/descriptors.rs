@@ -120,6 +120,8 @@ pub(crate) struct Descriptors {
     pub(crate) removed: u32,
     /// The reports at hand are older than the last of those: one may be of an earlier file.
     pub(crate) outdated: bool,
+    /// epoll was asked to report once more what such a one told of.
+    pub(crate) asked_anew: bool,
     /// A count of files has begun anew, so that an orphan's reports may bear the token of a
     /// live entry until the sets are built anew.
     pub(super) begun_anew: bool,

@@ -350,11 +350,14 @@ pub(super) fn is_one_shot(queue: &Queue, token: u64, set: usize) -> bool {
 pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
     let fd = token as u32 as RawFd;
     let Queue { fds, knotes, scan, .. } = queue;
-    let doubtful = fds.is_doubtful();
+    let (doubtful, outdated) = (fds.is_doubtful(), fds.outdated && !fds.begun_anew);
     let Some(entry) = fds.known_mut(fd) else { return };
     if entry.token(fd, set) != token || entry.armed[set] == 0 {
         fds.orphaned |= !fds.outdated;
         return;
+    }
+    if outdated && entry.kind != Kind::Kqueue && is_edge(entry.armed[set]) {
+        return ask_epoll_anew(queue, fd, set);
     }
     // What was asked for nothing tells of a hang-up at most, whatever else there is.
     let doubtful = doubtful || entry.armed[set] == pack(PARKED);
@@ -374,6 +377,21 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
             }
             knotes.activate(slot);
         }
+    }
+}
+
+/// Whether a set was asked for edges of an entry.
+fn is_edge(armed: u8) -> bool {
+    unpack(armed) & (epoll::ET | epoll::ONESHOT) == epoll::ET
+}
+
+/// Has epoll report an edge once more that may be of an earlier knote, or file. Asking what holds
+/// now would tell of it here, and what entering this one reported would tell of it again.
+#[cold]
+fn ask_epoll_anew(queue: &mut Queue, fd: RawFd, set: usize) {
+    queue.fds.asked_anew = true;
+    if apply(queue, fd, set).is_err_and(gone) {
+        queue.forget(fd);
     }
 }
 

@@ -189,6 +189,9 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     }
     round.more = found.len() == round.asked;
     absorb(kqueue, state, found)?;
+    if core::mem::take(&mut state.queue.fds.asked_anew) {
+        take_once_more(kqueue, state, found, round)?;
+    }
     if round.is_over() && state.queue.knotes.ready() == 0 {
         inodes::catch_up(&mut state.queue);
         processes::take_news(&mut state.queue);
@@ -203,6 +206,14 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
         return Err(Errno::EBADF);
     }
     Ok(())
+}
+
+/// What was found was too old to be told, and epoll was asked for it anew.
+#[cold]
+fn take_once_more(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, round: &mut Round) -> Result<()> {
+    kqueue.epoll.look(found, round.asked)?;
+    round.more = found.len() == round.asked;
+    absorb(kqueue, state, found)
 }
 
 /// epoll may have more: waits again where the first wait fell short. True: all that there is
