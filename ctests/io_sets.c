@@ -287,6 +287,25 @@ CHECK(an_edge_added_anew_under_a_sleeper_is_told_once)
 	OK(close(watched) == 0);
 }
 
+/* Without /proc a file is looked at by a timer, which cannot tell that it was opened. */
+CHECK(a_change_refused_for_want_of_proc_leaves_the_vnode_knote)
+{
+	char path[SCRATCH];
+	int kq = new_kqueue(), fd = bare_file(0), before, after;
+	struct kevent e;
+	scratch_directory(path);
+	if (chroot(path) != 0)
+		SKIP("chroot: %s", strerror(errno));
+	OK(change(kq, (uintptr_t)fd, EVFILT_VNODE, EV_ADD | EV_CLEAR, NOTE_WRITE, 0, &before) == 0);
+	FAILS(change(kq, (uintptr_t)fd, EVFILT_VNODE, EV_ADD | EV_CLEAR, NOTE_WRITE | NOTE_OPEN, 0, &after), ENOENT);
+	put(fd, 1);
+	e = EVENT(kq, fd, EVFILT_VNODE);
+	OK(e.fflags & NOTE_WRITE);
+	OK(e.udata == &before);
+	OK(change(kq, (uintptr_t)fd, EVFILT_VNODE, EV_DELETE, 0, 0, NULL) == 0);
+	OK(close(fd) == 0 && close(kq) == 0);
+}
+
 CHECKS(
 	C(the_end_of_a_pipe_is_heard_where_a_connected_socket_was)
 	C(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
@@ -297,4 +316,5 @@ CHECKS(
 	C(numbers_that_are_not_open_take_no_memory)
 	C(a_socket_that_is_not_connected_costs_no_cpu_with_no_descriptor_left)
 	C(an_edge_added_anew_under_a_sleeper_is_told_once)
+	C(a_change_refused_for_want_of_proc_leaves_the_vnode_knote)
 );
