@@ -112,6 +112,51 @@ CHECK(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
 	}
 }
 
+/* The socket on the number lives on, and has something to read, and so has the file that came. */
+CHECK(empty_on_a_reused_number_ends_what_was_watched_there_before)
+{
+	int kq = new_kqueue(), first[2], next[2], kept;
+	unix_pair(first, SOCK_STREAM);
+	unix_pair(next, SOCK_STREAM);
+	becomes_number(first[0]);
+	ADD(kq, NUMBER, EVFILT_READ, EV_CLEAR);
+	OK((kept = fcntl(NUMBER, F_DUPFD_CLOEXEC, NUMBER + 1)) >= 0);
+	OK(close(NUMBER) == 0);
+	becomes_number(next[0]);
+	have_to_itself(kq);
+	ADD(kq, NUMBER, EVFILT_EMPTY, EV_CLEAR);
+	put(first[1], 1);
+	put(next[1], 1);
+	EVENT(kq, NUMBER, EVFILT_EMPTY);
+	NONE(kq);
+	OK(close(NUMBER) == 0 && close(kept) == 0 && close(kq) == 0);
+	OK(close(first[1]) == 0 && close(next[1]) == 0);
+}
+
+CHECK(vnode_on_a_reused_number_ends_what_was_watched_there_before)
+{
+	int kq = new_kqueue(), first[2], kept, fifo, writer;
+	char path[SCRATCH];
+	unix_pair(first, SOCK_STREAM);
+	scratch_directory(path);
+	OK(rmdir(path) == 0 && mkfifo(path, 0600) == 0);
+	OK((fifo = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) >= 0);
+	OK((writer = open(path, O_WRONLY | O_CLOEXEC)) >= 0);
+	becomes_number(first[0]);
+	ADD(kq, NUMBER, EVFILT_READ, EV_CLEAR);
+	OK((kept = fcntl(NUMBER, F_DUPFD_CLOEXEC, NUMBER + 1)) >= 0);
+	OK(close(NUMBER) == 0);
+	becomes_number(fifo);
+	have_to_itself(kq);
+	OK(change(kq, NUMBER, EVFILT_VNODE, EV_ADD | EV_CLEAR, NOTE_DELETE, 0, NULL) == 0);
+	put(first[1], 1);
+	put(writer, 1);
+	NONE(kq);
+	OK(unlink(path) == 0);
+	OK(close(NUMBER) == 0 && close(writer) == 0 && close(kept) == 0);
+	OK(close(first[1]) == 0 && close(kq) == 0);
+}
+
 CHECK(a_ring_that_was_closed_while_a_queue_was_built_anew_does_not_hang)
 {
 	int a = new_kqueue(), b = new_kqueue(), ready[2], p[2], other, added;
@@ -309,6 +354,8 @@ CHECK(a_change_refused_for_want_of_proc_leaves_the_vnode_knote)
 CHECKS(
 	C(the_end_of_a_pipe_is_heard_where_a_connected_socket_was)
 	C(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
+	C(empty_on_a_reused_number_ends_what_was_watched_there_before)
+	C(vnode_on_a_reused_number_ends_what_was_watched_there_before)
 	C(a_ring_that_was_closed_while_a_queue_was_built_anew_does_not_hang)
 	C(three_thousand_second_knotes_are_told_of_in_one_call)
 	C(an_inner_queue_counts_three_thousand_events)

@@ -457,6 +457,10 @@ pub(crate) fn attach(queue: &mut Queue, slot: Slot, row: u8) -> Result<()> {
         if queue.fds.kqueues.contains_key(&fd) {
             queue.forget(fd);
         }
+        // A filter that asks epoll nothing would not find out that they are an earlier file's.
+        if !in_entry(row) && queue.fds.knotes(&queue.knotes, fd).next().is_some() {
+            queue.forget(fd);
+        }
     }
     match ops(row).attach(queue, slot) {
         // epoll_ctl(2): the file cannot be polled.
