@@ -351,6 +351,20 @@ CHECK(a_change_refused_for_want_of_proc_leaves_the_vnode_knote)
 	OK(close(fd) == 0 && close(kq) == 0);
 }
 
+CHECK(an_urgent_byte_is_nothing_to_who_asked_for_no_condition)
+{
+	int kq = new_kqueue(), s[2];
+	tcp_pair(s);
+	ADD(kq, s[1], EVFILT_EXCEPT, 0);
+	EQ(send(s[0], "!", 1, MSG_OOB), 1);
+	SETTLE(s[1], POLLPRI);
+	QUIET(kq);
+	OK(change(kq, (uintptr_t)s[1], EVFILT_EXCEPT, EV_ADD, NOTE_OOB, 0, NULL) == 0);
+	EQ(EVENT(kq, s[1], EVFILT_EXCEPT).fflags, NOTE_OOB);
+	close_pair(s);
+	OK(close(kq) == 0);
+}
+
 CHECKS(
 	C(the_end_of_a_pipe_is_heard_where_a_connected_socket_was)
 	C(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
@@ -364,4 +378,5 @@ CHECKS(
 	C(a_socket_that_is_not_connected_costs_no_cpu_with_no_descriptor_left)
 	C(an_edge_added_anew_under_a_sleeper_is_told_once)
 	C(a_change_refused_for_want_of_proc_leaves_the_vnode_knote)
+	C(an_urgent_byte_is_nothing_to_who_asked_for_no_condition)
 );
