@@ -514,10 +514,8 @@ pub(super) fn settle(queue: &mut Queue, slot: Slot, fate: Fate) {
     let knote = &queue.knotes[slot];
     let Ok(fd) = descriptor(knote.ident) else { return };
     let set = set_of(knote);
-    match fate {
-        Fate::Stays | Fate::Cleared => {}
-        Fate::Dispatched => {}
-        Fate::Spent => leave(queue, slot),
+    if fate == Fate::Spent {
+        leave(queue, slot);
     }
     // A parked entry stays for the next EV_ADD, which then is one EPOLL_CTL_MOD.
     if queue.fds.entry(fd).is_some_and(|entry| entry.armed[set] != pack(PARKED)) {
