@@ -152,20 +152,26 @@ CHECK(a_sleeper_with_asynchronous_cancellation_ends)
 	OK(close(kq) == 0);
 }
 
+/* It returns when user event 1 is triggered, and not before. */
+static void sleeps_through_its_cancellation(struct victim *v)
+{
+	victim_start(v);
+	victim_sleeps(v);
+	OK(pthread_cancel(v->thread) == 0);
+	pause_ms(10);
+	EQ(load(&v->calls), 0);
+	OK(trigger(v->kq, 1) == 0);
+	OK(!was_cancelled(v));
+	EQ(v->events, 1);
+}
+
 CHECK(a_sleeper_that_disabled_cancellation_sleeps_on)
 {
 	int kq = new_kqueue();
 	struct victim v = sleeping_victim(kq, -1);
 	OK(add_user(kq, 1, EV_CLEAR) == 0);
 	v.disabled = 1;
-	victim_start(&v);
-	victim_sleeps(&v);
-	OK(pthread_cancel(v.thread) == 0);
-	pause_ms(10);
-	EQ(load(&v.calls), 0);
-	OK(trigger(kq, 1) == 0);
-	OK(!was_cancelled(&v));
-	EQ(v.events, 1);
+	sleeps_through_its_cancellation(&v);
 	OK(close(kq) == 0);
 }
 
@@ -176,14 +182,7 @@ CHECK(a_sleeper_that_has_made_changes_returns_its_event)
 	struct victim v = sleeping_victim(kq, -1);
 	v.nchanges = 1;
 	EV_SET(&v.change, 1, EVFILT_USER, EV_ADD | EV_CLEAR, 0, 0, NULL);
-	victim_start(&v);
-	victim_sleeps(&v);
-	OK(pthread_cancel(v.thread) == 0);
-	pause_ms(10);
-	EQ(load(&v.calls), 0);
-	OK(trigger(kq, 1) == 0);
-	OK(!was_cancelled(&v));
-	EQ(v.events, 1);
+	sleeps_through_its_cancellation(&v);
 	OK(close(kq) == 0);
 }
 
@@ -419,6 +418,40 @@ CHECK(no_cleared_event_of_a_pipe_is_lost_to_a_cancelled_thread)
 	no_pipe_event_is_lost(EV_CLEAR);
 }
 
+/* All block the signal; whichever of two sleepers is told of it may be cancelled on the way. */
+static void no_blocked_signal_is_lost(int kq, int round, const sigset_t *blocked)
+{
+	struct timespec patience = { 10, 0 };
+	struct victim v[2];
+	int i;
+	for (i = 0; i < 2; i++) {
+		v[i] = sleeping_victim(kq, -1);
+		victim_start(&v[i]);
+		victim_sleeps(&v[i]);
+	}
+	OK(kill(getpid(), SIGUSR1) == 0);
+	OK(pthread_cancel(v[round % 2].thread) == 0);
+	was_cancelled(&v[round % 2]);
+	UNTIL(load(&v[0].events) + load(&v[1].events) > 0);
+	OK(pthread_cancel(v[!(round % 2)].thread) == 0);
+	was_cancelled(&v[!(round % 2)]);
+	EQ(v[0].events + v[1].events, 1);
+	EQ(sigtimedwait(blocked, NULL, &patience), SIGUSR1);
+}
+
+CHECK(no_blocked_signal_is_lost_to_a_cancelled_thread)
+{
+	int round, kq = new_kqueue();
+	sigset_t blocked;
+	OK(sigemptyset(&blocked) == 0 && sigaddset(&blocked, SIGUSR1) == 0);
+	OK(pthread_sigmask(SIG_BLOCK, &blocked, NULL) == 0);
+	OK(change(kq, SIGUSR1, EVFILT_SIGNAL, EV_ADD, 0, 0, NULL) == 0);
+	for (round = 0; round < 200; round++)
+		no_blocked_signal_is_lost(kq, round, &blocked);
+	is_whole(kq);
+	OK(close(kq) == 0);
+}
+
 CHECK(a_sleeper_cancelled_as_its_kqueue_closes_leaves_nothing_behind)
 {
 	int i;
@@ -471,6 +504,7 @@ CHECKS(
 	C(no_user_event_is_lost_to_a_cancelled_thread)
 	C(no_oneshot_event_of_a_pipe_is_lost_to_a_cancelled_thread)
 	C(no_cleared_event_of_a_pipe_is_lost_to_a_cancelled_thread)
+	C(no_blocked_signal_is_lost_to_a_cancelled_thread)
 	C(a_sleeper_cancelled_as_its_kqueue_closes_leaves_nothing_behind)
 	C(a_sleeper_of_the_outer_that_is_cancelled_leaves_both_whole)
 );

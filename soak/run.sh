@@ -171,7 +171,7 @@ part_valgrind() {
 
 # A sanitizer's allocator takes locks that a child forked among busy threads finds locked, its
 # memory grows, its own calls would be failed by life_faults, and it stops sleepers by ptrace.
-NOT_SANITIZED='among_busy_threads|a_child_of_a_storm|sleepers_alone|under_contention|^life_faults|take_no_memory|without_taking_memory|leave_no_memory|no_memory_left|leave_nothing|exit_at_any_point|exit_with_sleepers|a_signal_that_ends_the'
+NOT_SANITIZED='among_busy_threads|a_child_of_a_storm|sleepers_alone|under_contention|^life_faults|take_no_memory|without_taking_memory|leave_no_memory|no_memory_left|leave_nothing|exit_at_any_point|exit_with_sleepers'
 
 # ThreadSanitizer keeps books of descriptors, too: a check that closes a number while another
 # thread uses it is a race to it. Plain programs show the rest: its own handler stands for the

@@ -56,12 +56,14 @@ ctests! {
     life_copies
     life_faults
     life_faults_sources
+    life_jumps
     life_kqueue
     life_libkqueue
     life_limits
     life_process
     life_races
     life_signals
+    life_tls
     proc_exit
     proc_fork
     proc_races
@@ -71,6 +73,7 @@ ctests! {
     signal_count
     signal_handler
     signal_process
+    signal_refused
     signal_thread
     user_timer_life
     user_timer_timer

@@ -49,8 +49,8 @@ fn inner(queue: &Queue, slot: Slot) -> Option<Arc<dyn Inner>> {
 /// Looks whether the knote's number still names the kqueue. EBADF: it names nothing; ENOENT:
 /// something else.
 fn check(queue: &Queue, slot: Slot) -> Result<()> {
-    let inode = file::inode(descriptor(queue.knotes[slot].ident)?)?;
-    if inner(queue, slot).is_some_and(|inner| inner.inode() == inode) { Ok(()) } else { Err(Errno::ENOENT) }
+    let pipe_id = file::pipe_id(descriptor(queue.knotes[slot].ident)?)?;
+    if inner(queue, slot).is_some_and(|inner| inner.pipe_id() == pipe_id) { Ok(()) } else { Err(Errno::ENOENT) }
 }
 
 fn refresh_knote(queue: &mut Queue, slot: Slot) -> Result<()> {

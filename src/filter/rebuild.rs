@@ -101,6 +101,7 @@ fn look_at_sources(queue: &mut Queue) {
     inodes::collect(queue);
     mounts::collect(queue);
     processes::look(queue);
+    signals::take(queue);
 }
 
 /// Enters every descriptor of a set whose file still is the one it had. ENOMEM, ENOSPC: the

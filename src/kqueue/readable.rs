@@ -98,7 +98,7 @@ pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) ->
     let named = match state.readable.mark {
         Mark::Off => return None,
         Mark::Fired => unmark(kqueue, number),
-        Mark::Armed => file::inode(number) == Ok(kqueue.held.inode()),
+        Mark::Armed => file::pipe_id(number) == Ok(kqueue.held.pipe_id()),
     };
     if named {
         switch_off(kqueue, state);

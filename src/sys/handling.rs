@@ -2,11 +2,12 @@
 //!
 //! A thread blocks a signal while it runs its handler, and most often for no other reason: one
 //! that is found pending meanwhile needs nobody to look after it, since the thread takes it when
-//! the handler returns. All of this is called by the hook: atomics, and no lock.
+//! the handler returns. All of this is called by the hook: atomics, and no lock. The thread's
+//! number is asked for each time: the first use of a thread-local in a thread may allocate, in
+//! the middle of the program's malloc().
 
 use super::hook;
 use super::thread;
-use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use libc::c_int;
 
@@ -34,7 +35,7 @@ pub(super) struct Handling(Option<&'static AtomicI32>);
 
 /// The calling thread is about to run the handler.
 pub(super) fn begin(signal: c_int) -> Handling {
-    let tid = own_tid();
+    let tid = thread::tid();
     let Some(own) = of(signal) else { return Handling(None) };
     own.handled.store(true, Ordering::Relaxed);
     Handling(own.threads.iter().find(|place| {
@@ -49,18 +50,6 @@ impl Handling {
             place.store(0, Ordering::SeqCst);
         }
     }
-}
-
-thread_local! {
-    /// The thread's number, once it was asked for.
-    static TID: Cell<c_int> = const { Cell::new(0) };
-}
-
-fn own_tid() -> c_int {
-    if TID.get() == 0 {
-        TID.set(thread::tid());
-    }
-    TID.get()
 }
 
 /// The signals of `mask` whose handlers another thread runs, and so blocks for this while only.
@@ -81,9 +70,4 @@ pub(super) fn forget(signal: c_int) {
     if let Some(own) = of(signal) {
         own.handled.store(false, Ordering::Relaxed);
     }
-}
-
-/// In a forked child the thread has a number of its own.
-pub(super) fn reset_in_child() {
-    TID.set(0);
 }

@@ -15,16 +15,16 @@
 //! handed out means the same when it is put back (system(3) does that).
 //!
 //! One lock for changes, held with all signals blocked, because handlers may call sigaction().
-//! The hook itself takes none and allocates nothing, and neither does the program's change of
-//! a signal that was never watched. If the first watch came meanwhile, which may have put back
-//! the action from before, such a change is made once more.
+//! The hook itself takes none, and allocates nothing: so it uses no thread-local. Nor does the
+//! program's change of a signal that was never watched. If the first watch came meanwhile,
+//! which may have put back the action from before, such a change is made once more.
 
 #![allow(unsafe_code)]
 
 use super::thread::Guarded;
 use super::{bells, handling, signal as signals, taken, zero};
 use crate::errno::{Errno, Result};
-use crate::sync::{Guard, Mutex};
+use crate::sync::Mutex;
 use core::ffi::c_void;
 use core::mem::{MaybeUninit, transmute};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -166,7 +166,7 @@ fn step_aside(signal: c_int, info: &siginfo_t, seat: usize) {
     }
     if action == libc::SIG_DFL {
         // Where the cause is not met again. It is blocked until the hook returns.
-        taken::Taken::of(info).give_to_thread();
+        taken::Taken::of(info).give_back();
     }
 }
 
@@ -422,37 +422,15 @@ pub(super) fn hooked(silent_only: bool) -> u64 {
     (1..=64).filter(|&signal| is_hooked(signal)).fold(0, |mask, signal| mask | bit(signal))
 }
 
-/// What a fork finds locked, and the mask to go back to.
-pub(super) struct ForkGuard {
-    _held: Guard<'static, ()>,
-    mask: libc::sigset_t,
-}
-
-impl ForkGuard {
-    /// Before a fork. Signals stay blocked until the end of it: a handler may call
-    /// sigaction(), and a child's must not be the hook.
-    pub(super) fn lock() -> ForkGuard {
-        let mask = signals::block_all();
-        ForkGuard { _held: LOCK.lock(), mask }
-    }
-
-    /// After it, in parent and child.
-    pub(super) fn unlock(self) {
-        let mask = self.mask;
-        drop(self);
-        signals::restore(&mask);
-    }
-}
-
 /// In a forked child, which watches nothing: every action is the program's again. System
 /// calls and atomics only.
 pub(super) fn reset_in_child() {
     bells::reset_in_child();
-    handling::reset_in_child();
     // To look at them all brings two pages into the child.
     if !USED.load(Ordering::Relaxed) {
         return;
     }
+    taken::reset_in_child();
     for signal in 1..=64 {
         if of(signal).is_some_and(|own| own.watches.swap(0, Ordering::SeqCst) > 0) {
             unhook(signal);
