@@ -48,6 +48,7 @@ ctests! {
     io_modes
     io_pipe
     io_reuse
+    io_sets
     io_special
     io_tcp
     io_tcp_state

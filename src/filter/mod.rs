@@ -434,21 +434,31 @@ pub(crate) fn descriptor(ident: usize) -> Result<RawFd> {
     RawFd::try_from(ident).map_err(|_| Errno::EBADF)
 }
 
+/// Makes room in the books for a number, which must be open: a wild one must not make large ones.
+/// EBADF, ENOMEM.
+#[cold]
+fn cover(queue: &mut Queue, fd: RawFd) -> Result<()> {
+    if crate::sys::fd::is_open(fd) { queue.fds.cover(fd) } else { Err(Errno::EBADF) }
+}
+
 /// Attaches a new knote: through its filter's row, or through the row that serves the
 /// sort of file its descriptor names.
 #[inline(always)]
 pub(crate) fn attach(queue: &mut Queue, slot: Slot, row: u8) -> Result<()> {
     if on_descriptor(row) {
         let fd = descriptor(queue.knotes[slot].ident)?;
-        // A wild number must not make large books.
-        if !queue.fds.covers(fd) && !crate::sys::fd::is_open(fd) {
-            return Err(Errno::EBADF);
+        if !queue.fds.covers(fd) {
+            cover(queue, fd)?;
         }
         if let Some(inner) = (queue.find_kqueue)(fd) {
             return nested::attach(queue, slot, inner);
         }
         // A kqueue that was watched there would be asked for in the place of what is there now.
         if queue.fds.kqueues.contains_key(&fd) {
+            queue.forget(fd);
+        }
+        // A filter that asks epoll nothing would not find out that they are an earlier file's.
+        if !in_entry(row) && queue.fds.knotes(&queue.knotes, fd).next().is_some() {
             queue.forget(fd);
         }
     }

@@ -450,7 +450,7 @@ impl Inner for Kqueue {
         }
         let mut state = self.state.lock();
         signals::expect(&mut state.queue);
-        wait::look(&self, &mut state);
+        wait::look(&self, &mut state, false);
         let pending = state.queue.knotes.ready();
         state.queue.timers.arm();
         // Looking took the events out of the epoll. The one who asks knows now; a thread

@@ -268,7 +268,7 @@ fn leave_fired(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Cal
 /// Looks what is pending, on behalf of those who only see the descriptor or its epoll.
 fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
     signals::expect(&mut state.queue);
-    wait::look(kqueue, state);
+    wait::look(kqueue, state, true);
     state.queue.timers.arm();
     state.tell_watchers(kqueue);
 }
