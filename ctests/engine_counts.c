@@ -450,9 +450,7 @@ CHECK(a_dispatched_crowd_gets_its_turns_beside_user_events_that_stay) { crowd_be
 static void crowd_leaves_turns(int room, int flags)
 {
 	enum { LATE = THRONG, KINDS = THRONG + 5 };
-	char name[] = "/tmp/kqcrowdXXXXXX";
-	int kq = new_kqueue(), file = mkostemp(name, O_CLOEXEC), round, i, calls;
-	OK(file >= 0 && unlink(name) == 0);
+	int kq = new_kqueue(), file = nameless_file(), round, i, calls;
 	signal(SIGUSR1, SIG_IGN);
 	OK(change(kq, 1, EVFILT_USER, EV_ADD | EV_CLEAR, 0, 0, UD(LATE)) == 0);
 	OK(change(kq, SIGUSR1, EVFILT_SIGNAL, EV_ADD, 0, 0, UD(LATE + 1)) == 0);

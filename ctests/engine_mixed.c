@@ -32,17 +32,6 @@ static int is_open(int fd)
 	return fcntl(fd, F_GETFD) != -1;
 }
 
-/* KiB of address space, or of memory in use. */
-static long memory(int resident)
-{
-	long all, used;
-	FILE *f = fopen("/proc/self/statm", "re");
-	OK(f != NULL);
-	EQ(fscanf(f, "%ld %ld", &all, &used), 2);
-	fclose(f);
-	return (resident ? used : all) * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
 /* One call gives exactly these two knotes of fd; ev[0] is that of filter a. */
 static void two(int kq, int fd, int a, int b, struct kevent ev[2])
 {

@@ -52,7 +52,7 @@ static void crew_start(struct crew *c, int kq, int room)
 		OK(pthread_create(&c->thread[i], NULL, crew_main, c) == 0);
 	UNTIL(load(&c->started) == CREW);
 	for (i = 0; i < CREW; i++)
-		UNTIL(load(&c->tid[i]) && thread_sleeps(load(&c->tid[i])));
+		UNTIL(state_of(load(&c->tid[i])) == 'S');
 }
 
 static void crew_stop(struct crew *c)

@@ -187,29 +187,10 @@ static int is_done(struct sleeper *s)
 	return __atomic_load_n(&s->done, __ATOMIC_SEQ_CST);
 }
 
-/* Whether the kernel shows the thread as sleeping. */
-MAYBE_UNUSED
-static int thread_sleeps(int tid)
-{
-	char name[64], text[512], *p;
-	ssize_t n;
-	int fd;
-	snprintf(name, sizeof name, "/proc/self/task/%d/stat", tid);
-	fd = open(name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	n = read(fd, text, sizeof text - 1);
-	close(fd);
-	text[n > 0 ? n : 0] = 0;
-	p = strrchr(text, ')');
-	return p && p[1] == ' ' && p[2] == 'S';
-}
-
 MAYBE_UNUSED
 static int sleeps(struct sleeper *s)
 {
-	int tid = __atomic_load_n(&s->tid, __ATOMIC_SEQ_CST);
-	return tid != 0 && thread_sleeps(tid);
+	return state_of(__atomic_load_n(&s->tid, __ATOMIC_SEQ_CST)) == 'S';
 }
 
 /* Starts the thread and returns once it sleeps. */

@@ -121,16 +121,99 @@ static long long now_ns(void)
 	return ts.tv_sec * 1000000000LL + ts.tv_nsec;
 }
 
-__attribute__((unused))
-static int count_fds(void)
+/* Entries of a directory but "." and "..". */
+static int count_entries(const char *path)
 {
-	DIR *d = opendir("/proc/self/fd");
-	int n = 0;
+	DIR *d = opendir(path);
+	int n = -2;
 	while (d && readdir(d))
 		n++;
 	if (d)
 		closedir(d);
 	return n;
+}
+
+/* The one that looks is among them. */
+static int count_fds(void) { return count_entries("/proc/self/fd"); }
+__attribute__((unused))
+static int count_threads(void) { return count_entries("/proc/self/task"); }
+
+/* Waits for a child: its status. */
+__attribute__((unused))
+static int status_of(pid_t pid)
+{
+	int status;
+	OK(pid > 0);
+	while (waitpid(pid, &status, 0) < 0)
+		OK(errno == EINTR);
+	return status;
+}
+
+/* The letter by which the kernel tells what a process or thread does: 'S' asleep, 'T' stopped; 0 if there is none. */
+__attribute__((unused))
+static int state_of(pid_t id)
+{
+	char path[64], text[512], *end;
+	ssize_t n;
+	int fd;
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)id);
+	if (id == 0 || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		return 0;
+	n = read(fd, text, sizeof text - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	end = strrchr(text, ')');
+	return end && end[1] == ' ' ? end[2] : 0;
+}
+
+/* KiB of address space, or of memory in use. */
+__attribute__((unused))
+static long memory(int resident)
+{
+	long all, used;
+	FILE *f = fopen("/proc/self/statm", "re");
+	OK(f != NULL);
+	EQ(fscanf(f, "%ld %ld", &all, &used), 2);
+	fclose(f);
+	return (resident ? used : all) * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+/* Room for the name of a scratch file or directory, and of something in it. */
+enum { SCRATCH = 400 };
+
+/* A name for mkostemp() or mkdtemp() to complete. */
+__attribute__((unused))
+static char *scratch_name(char *path)
+{
+	const char *dir = getenv("TMPDIR");
+	OK(snprintf(path, SCRATCH, "%s/kqueue-XXXXXX", dir ? dir : "/tmp") < SCRATCH - 64);
+	return path;
+}
+
+/* An empty file open for both; its name goes to path[SCRATCH]. */
+__attribute__((unused))
+static int scratch_file(char *path)
+{
+	int fd = mkostemp(scratch_name(path), O_CLOEXEC);
+	OK(fd >= 0);
+	return fd;
+}
+
+/* An empty file that has lost its name already. */
+__attribute__((unused))
+static int nameless_file(void)
+{
+	char path[SCRATCH];
+	int fd = scratch_file(path);
+	OK(unlink(path) == 0);
+	return fd;
+}
+
+/* An empty directory; its name goes to path[SCRATCH]. */
+__attribute__((unused))
+static void scratch_directory(char *path)
+{
+	OK(mkdtemp(scratch_name(path)) != NULL);
 }
 
 /* Descriptors open beyond what one live monitor needs mean a leak. */

@@ -151,7 +151,7 @@ CHECK(growth_wakes_with_the_new_bytes)
 CHECK(growth_by_another_process_wakes_a_sleeping_call)
 {
 	struct kevent ev;
-	char path[400];
+	char path[SCRATCH];
 	int status, fd = make_file(path, 10), kq = new_kqueue();
 	pid_t pid;
 	get(fd, 10);
@@ -160,9 +160,8 @@ CHECK(growth_by_another_process_wakes_a_sleeping_call)
 	pid = fork();
 	OK(pid >= 0);
 	if (pid == 0) {
-		struct timespec ts = {0, 20000000};
 		int w = open(path, O_WRONLY | O_APPEND);
-		nanosleep(&ts, NULL);
+		UNTIL(state_of(getppid()) == 'S');
 		_exit(write(w, "hello", 5) == 5 ? 0 : 1);
 	}
 	EQ(collect(kq, &ev, 1, 20000), 1);
@@ -302,7 +301,7 @@ CHECK(deleted_knote_hears_of_no_growth)
 CHECK(two_descriptors_of_one_file_have_their_own_offsets)
 {
 	struct kevent ev[3];
-	char path[400];
+	char path[SCRATCH];
 	int a = make_file(path, 10), kq = new_kqueue(), b = open(path, O_RDONLY | O_CLOEXEC);
 	OK(b >= 0 && unlink(path) == 0);
 	get(a, 10);
@@ -499,6 +498,28 @@ CHECK(a_file_at_its_end_leaves_a_timeout_its_length)
 	close(kq);
 }
 
+/* Inode numbers are used again at once on many file systems, and descriptors on all. */
+CHECK(a_file_that_got_number_and_inode_of_a_closed_one_is_not_watched)
+{
+	struct { struct file_handle head; char room[MAX_HANDLE_SZ]; } handle = { .head.handle_bytes = MAX_HANDLE_SZ };
+	int kq = new_kqueue(), fd = bare_file(5), mount, i;
+	if (name_to_handle_at(fd, "", &handle.head, &mount, AT_EMPTY_PATH) != 0)
+		SKIP("the file system has no handles");
+	for (i = 0; i < 50; i++) {
+		ADD(kq, fd, EVFILT_READ, i % 2 ? EV_CLEAR : 0);
+		EVENT(kq, fd, EVFILT_READ);
+		ADD(kq, fd, EVFILT_WRITE, 0);
+		close(fd);
+		EQ(bare_file(5), fd);
+		if (i % 4)
+			NONE(kq);
+		FAILS(change(kq, (uintptr_t)fd, EVFILT_READ, EV_ENABLE, 0, 0, NULL), ENOENT);
+		FAILS(change(kq, (uintptr_t)fd, EVFILT_WRITE, EV_DELETE, 0, 0, NULL), ENOENT);
+	}
+	close(fd);
+	close(kq);
+}
+
 CHECKS(
 	C(file_before_its_end_gives_the_rest_at_each_call)
 	C(file_at_its_end_is_silent_and_sleeps)
@@ -526,4 +547,5 @@ CHECKS(
 	C(a_ready_file_does_not_starve_the_others)
 	C(the_queue_is_readable_just_while_a_file_is)
 	C(a_file_at_its_end_leaves_a_timeout_its_length)
+	C(a_file_that_got_number_and_inode_of_a_closed_one_is_not_watched)
 );

@@ -451,8 +451,7 @@ CHECK(empty_on_unix_stream_is_silent_until_the_peer_has_read)
 
 static void *read_later(void *arg)
 {
-	struct timespec ts = {0, 20000000};
-	nanosleep(&ts, NULL);
+	UNTIL(state_of(getpid()) == 'S');
 	get(*(int *)arg, 100);
 	return NULL;
 }

@@ -3,9 +3,7 @@
 
 static void make_fifo(char *path)
 {
-	const char *dir = getenv("TMPDIR");
-	snprintf(path, 400, "%s/kqfifoXXXXXX", dir ? dir : "/tmp");
-	OK(mkdtemp(path) != NULL);
+	scratch_directory(path);
 	strcat(path, "/f");
 	OK(mkfifo(path, 0600) == 0);
 }
@@ -290,7 +288,7 @@ CHECK(readers_end_is_told_to_both_filters)
 
 CHECK(fifo_opened_for_writing_is_silent_for_read_also_at_hang_up)
 {
-	char path[400];
+	char path[SCRATCH];
 	int r, w, kq = new_kqueue();
 	make_fifo(path);
 	r = open_fifo(path, O_RDONLY);
@@ -337,7 +335,7 @@ CHECK(wrong_end_beside_the_right_one_adds_nothing)
 
 CHECK(fifo_without_a_writer_is_silent)
 {
-	char path[400];
+	char path[SCRATCH];
 	int r, w, kq = new_kqueue();
 	make_fifo(path);
 	r = open_fifo(path, O_RDONLY);
@@ -356,7 +354,7 @@ CHECK(fifo_without_a_writer_is_silent)
 static void fifo_new_writer(int flags)
 {
 	struct kevent ev;
-	char path[400];
+	char path[SCRATCH];
 	int r, w, kq = new_kqueue(), round;
 	make_fifo(path);
 	r = open_fifo(path, O_RDONLY);
@@ -394,7 +392,7 @@ CHECK(fifo_new_writer_clears_the_end_with_clear)
 
 CHECK(fifo_new_reader_clears_the_writers_end)
 {
-	char path[400];
+	char path[SCRATCH];
 	int r, w, kq = new_kqueue();
 	make_fifo(path);
 	r = open_fifo(path, O_RDONLY);
@@ -415,7 +413,7 @@ CHECK(fifo_new_reader_clears_the_writers_end)
 CHECK(fifo_opened_both_ways_has_both_filters)
 {
 	struct kevent ev[3];
-	char path[400];
+	char path[SCRATCH];
 	int fd, kq = new_kqueue();
 	make_fifo(path);
 	fd = open_fifo(path, O_RDWR);

@@ -273,6 +273,26 @@ CHECK(a_socket_after_a_deleted_kqueue_that_lives_on_is_quiet_until_it_has_data)
 	end(kq, other);
 }
 
+CHECK(a_pipe_on_the_number_of_a_watched_kqueue_that_lives_on_is_written)
+{
+	int kq = new_kqueue(), inner = new_kqueue(), p[2];
+	also_number(inner);
+	NONE(NUMBER);
+	ADD(kq, NUMBER, EVFILT_READ, 0);
+	OK(close(NUMBER) == 0);
+	FAILS(change(kq, NUMBER, EVFILT_WRITE, EV_ADD, 0, 0, NULL), EBADF);
+	also_number(inner);
+	NONE(NUMBER);
+	ADD(kq, NUMBER, EVFILT_READ, 0);
+	pipe_pair(p);
+	also_number(p[1]);
+	ADD(kq, NUMBER, EVFILT_WRITE, 0);
+	EVENT(kq, NUMBER, EVFILT_WRITE);
+	FAILS(change(kq, NUMBER, EVFILT_READ, EV_DELETE, 0, 0, NULL), ENOENT);
+	OK(close(inner) == 0 && close(p[0]) == 0);
+	end(kq, p[1]);
+}
+
 CHECK(a_file_of_proc_on_a_closed_number_is_not_heard_for_the_pipe_before)
 {
 	int kq = new_kqueue(), p[2], other, file;
@@ -356,6 +376,85 @@ CHECK(the_end_of_a_closed_socket_that_lives_on_is_not_heard_for_the_next_file)
 	OK(close(s[1]) == 0 && close(p[1]) == 0);
 }
 
+/* A knote in another set of epoll's must not carry the earlier file's sort over to this one. */
+CHECK(read_beside_write_of_a_closed_socket_is_of_the_pipe_that_came)
+{
+	int kq = new_kqueue(), other = socket_number(), p[2];
+	struct kevent e;
+	ADD(kq, NUMBER, EVFILT_WRITE, EV_CLEAR);
+	EVENT(kq, NUMBER, EVFILT_WRITE);
+	OK(close(NUMBER) == 0);
+	pipe_pair(p);
+	put(p[1], 5);
+	becomes_number(p[1]);
+	ADD(kq, NUMBER, EVFILT_READ, EV_CLEAR);
+	OK(close(p[0]) == 0);
+	e = EVENT(kq, NUMBER, EVFILT_READ);
+	EQ(e.flags, EV_CLEAR | EV_EOF);
+	EQ(e.data, 0);
+	FAILS(change(kq, NUMBER, EVFILT_WRITE, EV_DELETE, 0, 0, NULL), ENOENT);
+	end(kq, other);
+}
+
+CHECK(an_end_is_heard_where_only_a_spent_oneshot_of_another_sort_was_left)
+{
+	int kq = new_kqueue(), other = socket_number(), p[2];
+	ADD(kq, NUMBER, EVFILT_WRITE, EV_CLEAR);
+	EVENT(kq, NUMBER, EVFILT_WRITE);
+	put(other, 1);
+	ADD(kq, NUMBER, EVFILT_READ, EV_ONESHOT);
+	EVENT(kq, NUMBER, EVFILT_READ);
+	delete(kq, EVFILT_WRITE);
+	OK(close(other) == 0);
+	OK(close(NUMBER) == 0);
+	pipe_pair(p);
+	becomes_number(p[0]);
+	ADD(kq, NUMBER, EVFILT_READ, 0);
+	OK(close(p[1]) == 0);
+	OK(EVENT(kq, NUMBER, EVFILT_READ).flags & EV_EOF);
+	OK(close(NUMBER) == 0);
+	OK(close(kq) == 0);
+}
+
+CHECK(a_mark_asked_for_on_a_new_socket_makes_one_knote_of_it)
+{
+	int kq = new_kqueue(), other = socket_number(), next;
+	ADD(kq, NUMBER, EVFILT_READ, 0);
+	ADD(kq, NUMBER, EVFILT_WRITE, 0);
+	EVENT(kq, NUMBER, EVFILT_WRITE);
+	OK(close(NUMBER) == 0);
+	next = socket_number();
+	OK(change(kq, NUMBER, EVFILT_READ, EV_ADD | EV_CLEAR, NOTE_LOWAT, 3, &kq) == 0);
+	put(next, 4);
+	EQ(EVENT(kq, NUMBER, EVFILT_READ).flags, EV_CLEAR);
+	NONE(kq);
+	delete(kq, EVFILT_READ);
+	FAILS(change(kq, NUMBER, EVFILT_READ, EV_DELETE, 0, 0, NULL), ENOENT);
+	OK(close(other) == 0);
+	end(kq, next);
+}
+
+/* The sets are built anew between epoll's report of the end and the event. */
+CHECK(an_end_reported_beside_a_closed_sockets_data_is_told_at_once)
+{
+	int kq = new_kqueue(), ended[2], kept, other;
+	struct kevent e;
+	unix_pair(ended, SOCK_STREAM);
+	other = socket_number();
+	ADD(kq, ended[0], EVFILT_READ, EV_DISPATCH);
+	ADD(kq, NUMBER, EVFILT_READ, 0);
+	OK((kept = fcntl(NUMBER, F_DUPFD_CLOEXEC, 0)) >= 0);
+	OK(close(NUMBER) == 0);
+	OK(close(ended[1]) == 0);
+	put(other, 1);
+	EQ(collect(kq, &e, 1, 0), 1);
+	EQ(e.ident, ended[0]);
+	EQ(e.flags, EV_DISPATCH | EV_EOF);
+	NONE(kq);
+	OK(close(kept) == 0 && close(ended[0]) == 0);
+	OK(close(other) == 0 && close(kq) == 0);
+}
+
 CHECKS(
 	C(the_end_of_a_closed_socket_that_lives_on_is_not_heard_for_the_next_file)
 	C(a_pipe_after_a_deleted_socket_that_had_ended_has_eof_of_its_own)
@@ -369,6 +468,11 @@ CHECKS(
 	C(a_socket_after_a_closed_file_reports_write_alone)
 	C(growth_of_a_closed_file_does_not_reach_the_socket_on_its_number)
 	C(a_socket_after_a_deleted_kqueue_that_lives_on_is_quiet_until_it_has_data)
+	C(a_pipe_on_the_number_of_a_watched_kqueue_that_lives_on_is_written)
 	C(a_file_of_proc_on_a_closed_number_is_not_heard_for_the_pipe_before)
 	C(the_end_of_a_numbers_first_socket_is_not_that_of_its_thousandth)
+	C(read_beside_write_of_a_closed_socket_is_of_the_pipe_that_came)
+	C(an_end_is_heard_where_only_a_spent_oneshot_of_another_sort_was_left)
+	C(a_mark_asked_for_on_a_new_socket_makes_one_knote_of_it)
+	C(an_end_reported_beside_a_closed_sockets_data_is_told_at_once)
 );

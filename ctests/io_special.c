@@ -254,12 +254,10 @@ CHECK(signalfd_is_readable_while_a_signal_waits)
 
 CHECK(inotify_gives_the_bytes_queued)
 {
-	char dir[400];
+	char dir[SCRATCH];
 	int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK), kq = new_kqueue();
-	const char *tmp = getenv("TMPDIR");
 	OK(fd >= 0);
-	snprintf(dir, sizeof dir, "%s/kqinoXXXXXX", tmp ? tmp : "/tmp");
-	OK(mkdtemp(dir) != NULL);
+	scratch_directory(dir);
 	OK(inotify_add_watch(fd, dir, IN_ATTRIB) >= 0);
 	ADD(kq, fd, EVFILT_READ, 0);
 	NONE(kq);

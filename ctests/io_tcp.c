@@ -95,28 +95,28 @@ CHECK(bytes_read_before_the_call_give_no_event)
 	read_before_the_call(EV_DISPATCH);
 }
 
-struct later { int fd, n; };
+struct later { int fd, parts; };
 
-static void *write_in_two_parts(void *arg)
+/* Five bytes at a time, each time that the first thread sleeps. */
+static void *write_to_a_sleeper(void *arg)
 {
 	struct later *l = arg;
-	struct timespec ts = {0, 20000000};
-	nanosleep(&ts, NULL);
-	put(l->fd, l->n / 2);
-	nanosleep(&ts, NULL);
-	put(l->fd, l->n - l->n / 2);
+	for (; l->parts > 0; l->parts--) {
+		UNTIL(state_of(getpid()) == 'S');
+		put(l->fd, 5);
+	}
 	return NULL;
 }
 
 CHECK(a_sleeping_call_wakes_when_bytes_arrive)
 {
-	struct later l = {0, 10};
+	struct later l = {0, 1};
 	pthread_t t;
 	int s[2], kq = new_kqueue();
 	tcp_pair(s);
 	l.fd = s[0];
 	ADD(kq, s[1], EVFILT_READ, 0);
-	OK(pthread_create(&t, NULL, write_in_two_parts, &l) == 0);
+	OK(pthread_create(&t, NULL, write_to_a_sleeper, &l) == 0);
 	EQ(EVENT(kq, s[1], EVFILT_READ).data, 5);
 	OK(pthread_join(t, NULL) == 0);
 	close_pair(s);
@@ -265,13 +265,13 @@ CHECK(read_low_water_mark_with_clear)
 
 CHECK(read_low_water_mark_wakes_a_sleeping_call_only_when_reached)
 {
-	struct later l = {0, 10};
+	struct later l = {0, 2};
 	pthread_t t;
 	int s[2], kq = new_kqueue();
 	tcp_pair(s);
 	l.fd = s[0];
 	add_mark(kq, s[1], EVFILT_READ, 0, 8);
-	OK(pthread_create(&t, NULL, write_in_two_parts, &l) == 0);
+	OK(pthread_create(&t, NULL, write_to_a_sleeper, &l) == 0);
 	EQ(EVENT(kq, s[1], EVFILT_READ).data, 10);
 	OK(pthread_join(t, NULL) == 0);
 	close_pair(s);
@@ -359,6 +359,36 @@ CHECK(write_low_water_mark_waits_for_that_much_room)
 	close(kq);
 }
 
+/* SO_SNDBUF is not asked for at each event: a change of the knote has it read anew. */
+static void room_of_a_new_size(int pair[2])
+{
+	int kq = new_kqueue(), before;
+	set_option(pair[0], SOL_SOCKET, SO_SNDBUF, 65536);
+	ADD(kq, pair[0], EVFILT_WRITE, 0);
+	before = (int)EVENT(kq, pair[0], EVFILT_WRITE).data;
+	set_option(pair[0], SOL_SOCKET, SO_SNDBUF, before / 8);
+	ADD(kq, pair[0], EVFILT_WRITE, 0);
+	EQ(EVENT(kq, pair[0], EVFILT_WRITE).data, option(pair[0], SOL_SOCKET, SO_SNDBUF));
+	/* A mark is measured by the size as it is. */
+	add_mark(kq, pair[0], EVFILT_WRITE, 0, before / 2);
+	NONE(kq);
+	set_option(pair[0], SOL_SOCKET, SO_SNDBUF, before / 3);
+	EQ(EVENT(kq, pair[0], EVFILT_WRITE).data, option(pair[0], SOL_SOCKET, SO_SNDBUF));
+	set_option(pair[0], SOL_SOCKET, SO_SNDBUF, before / 8);
+	NONE(kq);
+	close_pair(pair);
+	close(kq);
+}
+
+CHECK(room_is_that_of_a_size_set_after_the_first_event)
+{
+	int s[2];
+	tcp_pair(s);
+	room_of_a_new_size(s);
+	unix_pair(s, SOCK_STREAM);
+	room_of_a_new_size(s);
+}
+
 CHECKS(
 	C(read_gives_the_unread_bytes_at_each_call_and_nothing_at_none)
 	C(read_event_carries_no_flag_of_its_own)
@@ -381,4 +411,5 @@ CHECKS(
 	C(an_add_without_a_mark_takes_the_mark_back)
 	C(the_programs_own_receive_mark_is_respected)
 	C(write_low_water_mark_waits_for_that_much_room)
+	C(room_is_that_of_a_size_set_after_the_first_event)
 );

@@ -18,26 +18,11 @@ static void *sleeper_main(void *arg)
 	return NULL;
 }
 
-static int asleep(int tid)
-{
-	char path[64], text[200], *p;
-	ssize_t n;
-	int fd;
-	snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
-	if (tid == 0 || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-		return 0;
-	n = read(fd, text, sizeof text - 1);
-	close(fd);
-	text[n > 0 ? n : 0] = 0;
-	p = strrchr(text, ')');
-	return p && p[1] == ' ' && p[2] == 'S';
-}
-
 static void put_to_sleep(struct sleeper *s, int kq, long ms)
 {
 	*s = (struct sleeper){ .kq = kq, .ms = ms };
 	OK(pthread_create(&s->thread, NULL, sleeper_main, s) == 0);
-	UNTIL(asleep(__atomic_load_n(&s->tid, __ATOMIC_SEQ_CST)));
+	UNTIL(state_of(__atomic_load_n(&s->tid, __ATOMIC_SEQ_CST)) == 'S');
 }
 
 static void ended_with_EBADF(struct sleeper *s)

@@ -103,6 +103,37 @@ CHECK(a_call_that_finds_nothing_under_a_number_given_away_goes_to_the_other_queu
 	close(copy);
 }
 
+/* Calls that find an event each time never look whose the number is. */
+CHECK(a_number_given_away_while_events_come_is_EBADF_in_time)
+{
+	int file = open("/dev/null", O_RDONLY | O_CLOEXEC), level;
+	for (level = 0; level < 2; level++) {
+		int kq = kqueue(), copy, p[2], i, n = 1;
+		long long until;
+		struct kevent ev[1];
+		OK(pipe(p) == 0);
+		EQ(change(kq, p[0], EVFILT_READ, EV_ADD | (level ? 0 : EV_CLEAR), 0, 0, NULL), 0);
+		for (i = 0; i < 8; i++) {
+			OK(write(p[1], "x", 1) == 1);
+			EQ(collect(kq, ev, 1, -1), 1);
+		}
+		OK((copy = fcntl(kq, F_DUPFD_CLOEXEC, kq + 10)) >= 0);
+		OK(dup2(file, kq) == kq);
+		for (until = now_ns() + 20000000000LL; n == 1 && now_ns() < until;) {
+			char byte;
+			OK(write(p[1], "x", 1) == 1);
+			n = collect(kq, ev, 1, -1);
+			OK(read(p[0], &byte, 1) == 1);
+		}
+		EQ(n, -1);
+		EQ(errno, EBADF);
+		FAILS(TRIGGER(kq, 1), EBADF);
+		EQ(ONE(copy).filter, EVFILT_READ);
+		close(kq), close(copy), close(p[0]), close(p[1]);
+	}
+	close(file);
+}
+
 /* A call under a number that was closed cannot take the mark out of the copy: the next one
  * under the copy does. */
 CHECK(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
@@ -168,6 +199,35 @@ CHECK(dup2_of_one_queue_over_another_ends_the_other)
 	close(b);
 }
 
+/* A child has no copy either, used or not, so that the parent's close is the last. */
+CHECK(a_forked_child_has_no_unused_copy)
+{
+	int kq = kqueue(), copy = dup(kq), far = fcntl(kq, F_DUPFD, copy + 8), hold[2], status;
+	struct sleeper s;
+	pid_t pid;
+	OK(pipe2(hold, O_CLOEXEC) == 0);
+	put_to_sleep(&s, kq, -1);
+	errno = 0;
+	if ((pid = fork()) == 0) {
+		char c;
+		EQ(errno, 0);
+		FAILS(fcntl(copy, F_GETFD), EBADF);
+		FAILS(fcntl(far, F_GETFD), EBADF);
+		EQ(fcntl(hold[0], F_GETFD), FD_CLOEXEC);
+		close(hold[1]);
+		_exit(read(hold[0], &c, 1) != 0);
+	}
+	OK(pid > 0);
+	close(kq);
+	close(copy);
+	close(far);
+	ended_with_EBADF(&s);
+	close(hold[1]);
+	close(hold[0]);
+	EQ(waitpid(pid, &status, 0), pid);
+	EQ(status, 0);
+}
+
 CHECKS(
 	C(dup_of_a_queue_is_the_queue)
 	C(f_dupfd_of_a_queue_is_the_queue)
@@ -176,7 +236,9 @@ CHECKS(
 	C(a_trigger_right_after_dup2_is_made_to_the_other_queue)
 	C(a_number_closed_while_an_unused_copy_lives_is_EBADF)
 	C(a_call_that_finds_nothing_under_a_number_given_away_goes_to_the_other_queue)
+	C(a_number_given_away_while_events_come_is_EBADF_in_time)
 	C(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
 	C(a_call_that_begins_again_has_the_time_that_is_left)
 	C(dup2_of_one_queue_over_another_ends_the_other)
+	C(a_forked_child_has_no_unused_copy)
 );

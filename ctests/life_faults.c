@@ -81,15 +81,6 @@ static void scene_empty(void)
 	life_of(s[0], EVFILT_EMPTY, 0, NULL, s[1]);
 }
 
-static int temporary_file(void)
-{
-	char path[] = "/tmp/kqfaultXXXXXX";
-	int fd = mkostemp(path, O_CLOEXEC);
-	OK(fd >= 0);
-	OK(unlink(path) == 0);
-	return fd;
-}
-
 static void append(int fd)
 {
 	OK(pwrite(fd, "x", 1, 0) == 1);
@@ -97,7 +88,7 @@ static void append(int fd)
 
 static void scene_file(void)
 {
-	int fd = temporary_file();
+	int fd = nameless_file();
 	life_of(fd, EVFILT_READ, 0, append, fd);
 }
 

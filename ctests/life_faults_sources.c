@@ -169,8 +169,7 @@ static void scene_procdesc(void)
 
 /* --- files ------------------------------------------------------------------ */
 
-static char directory[] = "/tmp/kqsourcesXXXXXX";
-static char name[64];
+static char directory[SCRATCH], name[SCRATCH];
 
 static const char *in(const char *entry)
 {
@@ -178,15 +177,10 @@ static const char *in(const char *entry)
 	return name;
 }
 
-static void make_directory(void)
-{
-	OK(mkdtemp(directory) != NULL);
-}
-
 static void scene_vnode(void)
 {
 	int before = count_fds(), kq = must_kqueue(), fd;
-	make_directory();
+	scratch_directory(directory);
 	fd = open(in("file"), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
 	OK(fd >= 0);
 	must_add(kq, (uintptr_t)fd, EVFILT_VNODE, EV_CLEAR, NOTE_WRITE | NOTE_EXTEND | NOTE_ATTRIB | NOTE_DELETE, 0);
@@ -211,7 +205,7 @@ static void scene_vnode(void)
 static void scene_directory(void)
 {
 	int before = count_fds(), kq = must_kqueue(), fd;
-	make_directory();
+	scratch_directory(directory);
 	fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	OK(fd >= 0);
 	must_add(kq, (uintptr_t)fd, EVFILT_VNODE, EV_CLEAR, NOTE_WRITE | NOTE_LINK | NOTE_DELETE, 0);
@@ -233,7 +227,7 @@ static void scene_mounts(void)
 	int before = count_fds(), kq = must_kqueue();
 	if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) != 0)
 		SKIP("a mount namespace: %s", strerror(errno));
-	make_directory();
+	scratch_directory(directory);
 	must_add(kq, 0, EVFILT_FS, 0, VQ_MOUNT | VQ_UNMOUNT, 0);
 	must_be_quiet(kq);
 	OK(mount("none", directory, "tmpfs", 0, "size=4k") == 0);

@@ -3,17 +3,6 @@
 #include <poll.h>
 #include <sys/resource.h>
 
-static int count_threads(void)
-{
-	DIR *d = opendir("/proc/self/task");
-	int n = -2;
-	while (d && readdir(d))
-		n++;
-	if (d)
-		closedir(d);
-	return n;
-}
-
 CHECK(a_number_that_is_no_queue_is_EBADF)
 {
 	static const int bad[] = { -1, -2, INT32_MIN, INT32_MAX, 1000000, 19999 };
@@ -73,11 +62,9 @@ CHECK(a_trigger_right_after_close_of_a_new_queue_is_EBADF)
 
 CHECK(a_number_reused_by_a_file_is_EBADF_and_left_alone)
 {
-	char path[] = "/tmp/kqlifeXXXXXX", text[8];
-	int kq = kqueue(), file = mkostemp(path, O_CLOEXEC), flags;
+	char text[8];
+	int kq = kqueue(), file = nameless_file(), flags;
 	struct kevent ev[1];
-	OK(file >= 0);
-	unlink(path);
 	USER_ADD(kq, 1);
 	EQ(write(file, "content", 7), 7);
 	OK(dup2(file, kq) == kq);

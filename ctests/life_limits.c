@@ -12,28 +12,6 @@ static int times(int n)
 	return getenv("SOAK") ? 10 * n : n;
 }
 
-static int count_threads(void)
-{
-	DIR *d = opendir("/proc/self/task");
-	int n = -2;
-	while (d && readdir(d))
-		n++;
-	if (d)
-		closedir(d);
-	return n;
-}
-
-/* Resident memory, KiB. */
-static long resident(void)
-{
-	long size, pages = 0;
-	FILE *f = fopen("/proc/self/statm", "re");
-	OK(f != NULL);
-	OK(fscanf(f, "%ld %ld", &size, &pages) == 2);
-	fclose(f);
-	return pages * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
 /* Raises the limit to n descriptors, or as far as it goes; the limit. */
 static long raise_limit(rlim_t n)
 {
@@ -67,19 +45,10 @@ static void every_filter(int kq, int s[2], int file)
 	EQ(kevent(kq, ch, 8, NULL, 0, NULL), 0);
 }
 
-static int empty_file(void)
-{
-	char path[] = "/tmp/kqlimitXXXXXX";
-	int fd = mkostemp(path, O_CLOEXEC);
-	OK(fd >= 0);
-	OK(unlink(path) == 0);
-	return fd;
-}
-
 CHECK(ten_thousand_kqueues_with_knotes_of_every_filter_leave_nothing)
 {
-	int s[2], file = empty_file(), i, fds, threads;
-	long memory = 0;
+	int s[2], file = nameless_file(), i, fds, threads;
+	long used = 0;
 	struct kevent ev[8];
 	OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, s) == 0);
 	fds = count_fds();
@@ -93,13 +62,13 @@ CHECK(ten_thousand_kqueues_with_knotes_of_every_filter_leave_nothing)
 		OK(close(kq) == 0);
 		if (i == 2000) {
 			libkqueue_drain_pending_close();
-			memory = resident();
+			used = memory(1);
 		}
 	}
 	libkqueue_drain_pending_close();
 	UNTIL(count_fds() == fds);
 	EQ(count_threads(), threads);
-	OK(resident() - memory < 1024);
+	OK(memory(1) - used < 1024);
 	OK(close(s[0]) == 0 && close(s[1]) == 0 && close(file) == 0);
 }
 
@@ -109,7 +78,7 @@ CHECK(sixty_thousand_numbers_closed_without_delete_take_no_memory)
 	enum { WINDOW = 200 };
 	static int open_now[WINDOW], copies[WINDOW];
 	int i, kq = new_kqueue();
-	long memory = 0;
+	long used = 0;
 	for (i = 0; i < WINDOW; i++)
 		open_now[i] = copies[i] = -1;
 	for (i = 0; i < 60000; i++) {
@@ -126,9 +95,9 @@ CHECK(sixty_thousand_numbers_closed_without_delete_take_no_memory)
 		open_now[at] = fd;
 		copies[at] = i % 2 ? dup(fd) : -1;
 		if (i == 10000)
-			memory = resident();
+			used = memory(1);
 	}
-	OK(resident() - memory < 1024);
+	OK(memory(1) - used < 1024);
 	for (i = 0; i < WINDOW; i++) {
 		OK(close(open_now[i]) == 0);
 		OK(copies[i] < 0 || close(copies[i]) == 0);
@@ -292,7 +261,7 @@ static void add_with_room(int kq, uintptr_t ident, int kind, int flags, int room
 CHECK(an_add_without_free_descriptors_is_done_or_is_EMFILE_and_nothing)
 {
 	struct rlimit lim = { 128, 128 };
-	int s[2], file = empty_file(), inner = new_kqueue(), room;
+	int s[2], file = nameless_file(), inner = new_kqueue(), room;
 	unsigned kind;
 	OK(setrlimit(RLIMIT_NOFILE, &lim) == 0);
 	OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s) == 0);
@@ -451,7 +420,7 @@ static void numbers_are_untouched(int file, ino_t inode, int flags)
 
 CHECK(files_under_the_numbers_the_library_had_are_left_alone)
 {
-	int kq = new_kqueue(), copy_of = new_kqueue(), file = empty_file(), flags, i, status;
+	int kq = new_kqueue(), copy_of = new_kqueue(), file = nameless_file(), flags, i, status;
 	struct kevent ev[4];
 	struct stat st;
 	pid_t pid;
@@ -495,7 +464,7 @@ CHECK(more_files_at_their_end_than_calls_look_at_come_and_go_without_taking_memo
 {
 	enum { FILES = 100, ROUNDS = 2000 };
 	struct kevent ch[FILES];
-	long memory = 0;
+	long used = 0;
 	int fd[FILES], i, round, kq = kqueue();
 	fd[0] = memfd_create("empty", MFD_CLOEXEC);
 	OK(fd[0] >= 0);
@@ -510,9 +479,9 @@ CHECK(more_files_at_their_end_than_calls_look_at_come_and_go_without_taking_memo
 			ch[i].flags = EV_DELETE;
 		EQ(kevent(kq, ch, FILES, NULL, 0, NULL), 0);
 		if (round == 100)
-			memory = resident();
+			used = memory(1);
 	}
-	OK(resident() - memory < 512);
+	OK(memory(1) - used < 512);
 	for (i = 0; i < FILES; i++)
 		OK(close(fd[i]) == 0);
 	OK(close(kq) == 0);
@@ -543,16 +512,13 @@ static void fill_memory(int filter)
 {
 	struct kevent ev;
 	struct rlimit all, lim;
-	unsigned long pages;
 	uintptr_t ident;
-	FILE *f = fopen("/proc/self/statm", "r");
+	long size = memory(0);
 	int kq = kqueue();
-	OK(f != NULL && fscanf(f, "%lu", &pages) == 1);
-	fclose(f);
 	EQ(change(kq, 0, EVFILT_USER, EV_ADD, 0, 0, NULL), 0);
 	OK(getrlimit(RLIMIT_AS, &all) == 0);
 	lim = all;
-	lim.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (8 << 20);
+	lim.rlim_cur = ((rlim_t)size << 10) + (8 << 20);
 	OK(setrlimit(RLIMIT_AS, &lim) == 0);
 	for (ident = 1; change(kq, ident, filter, EV_ADD, 0, 1000000, NULL) == 0; ident++)
 		OK(ident < 10000000);

@@ -9,17 +9,6 @@
 
 extern char **environ;
 
-static int count_threads(void)
-{
-	DIR *d = opendir("/proc/self/task");
-	int n = -2;
-	while (d && readdir(d))
-		n++;
-	if (d)
-		closedir(d);
-	return n;
-}
-
 /* Calls f for every open descriptor but the one it looks with. */
 static void each_fd(void (*f)(int fd))
 {
@@ -43,15 +32,6 @@ static const char *self_path(void)
 	OK(n > 0);
 	path[n] = 0;
 	return path;
-}
-
-static int status_of(pid_t pid)
-{
-	int status;
-	OK(pid > 0);
-	while (waitpid(pid, &status, 0) < 0)
-		OK(errno == EINTR);
-	return status;
 }
 
 /*

@@ -44,26 +44,6 @@ static void crew_join(pthread_t *crew, int n)
 		OK(pthread_join(crew[i], NULL) == 0);
 }
 
-static int status_of(pid_t pid)
-{
-	int status;
-	OK(pid > 0);
-	while (waitpid(pid, &status, 0) < 0)
-		OK(errno == EINTR);
-	return status;
-}
-
-static int count_threads(void)
-{
-	DIR *d = opendir("/proc/self/task");
-	int n = -2;
-	while (d && readdir(d))
-		n++;
-	if (d)
-		closedir(d);
-	return n;
-}
-
 /* --- close against enter, close and create -------------------------------- */
 
 /* Calls of every kind until the kqueue is gone; each ends, the last with EBADF. */

@@ -307,22 +307,6 @@ CHECK(system_in_another_thread_leaves_a_sleeper_asleep)
 	sleeps_through_with_and_without_handlers(runs_commands);
 }
 
-static int is_stopped(pid_t pid)
-{
-	char name[64], text[512], *p;
-	ssize_t n;
-	int fd;
-	snprintf(name, sizeof name, "/proc/%d/stat", (int)pid);
-	fd = open(name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	n = read(fd, text, sizeof text - 1);
-	close(fd);
-	text[n > 0 ? n : 0] = 0;
-	p = strrchr(text, ')');
-	return p && p[1] == ' ' && p[2] == 'T';
-}
-
 static void stops_and_goes_on(struct sleeper *s)
 {
 	int i;
@@ -331,7 +315,7 @@ static void stops_and_goes_on(struct sleeper *s)
 		UNTIL(is_done(s) || sleeps(s));
 		if ((pid = fork()) == 0) {
 			OK(kill(parent, SIGSTOP) == 0);
-			UNTIL(is_stopped(parent));
+			UNTIL(state_of(parent) == 'T');
 			OK(kill(parent, SIGCONT) == 0);
 			_exit(0);
 		}

@@ -172,8 +172,9 @@ UNUSED static void drain(int fd, long n)
 	}
 }
 
-/* A loopback listener; rcvbuf 0 leaves the default. */
-UNUSED static int tcp_listener(struct sockaddr_in *at, int backlog, int rcvbuf)
+/* A loopback socket nobody listens on: connects to it are refused, and no one else gets it.
+ * rcvbuf 0 leaves the default. */
+UNUSED static int tcp_bound(struct sockaddr_in *at, int rcvbuf)
 {
 	socklen_t len = sizeof *at;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -185,6 +186,13 @@ UNUSED static int tcp_listener(struct sockaddr_in *at, int backlog, int rcvbuf)
 		set_option(fd, SOL_SOCKET, SO_RCVBUF, rcvbuf);
 	OK(bind(fd, (struct sockaddr *)at, len) == 0);
 	OK(getsockname(fd, (struct sockaddr *)at, &len) == 0);
+	return fd;
+}
+
+/* A loopback listener. */
+UNUSED static int tcp_listener(struct sockaddr_in *at, int backlog, int rcvbuf)
+{
+	int fd = tcp_bound(at, rcvbuf);
 	OK(listen(fd, backlog) == 0);
 	return fd;
 }
@@ -243,14 +251,10 @@ UNUSED static void close_pair(const int s[2])
 	close(s[1]);
 }
 
-/* A file of its own, open for both and positioned at 0; its name goes to path[400]. */
+/* A file of its own, open for both and positioned at 0; its name goes to path[SCRATCH]. */
 UNUSED static int make_file(char *path, int size)
 {
-	const char *dir = getenv("TMPDIR");
-	int fd;
-	snprintf(path, 400, "%s/kqfileXXXXXX", dir ? dir : "/tmp");
-	fd = mkostemp(path, O_CLOEXEC);
-	OK(fd >= 0);
+	int fd = scratch_file(path);
 	OK(ftruncate(fd, size) == 0);
 	return fd;
 }
@@ -258,9 +262,8 @@ UNUSED static int make_file(char *path, int size)
 /* A file that has lost its name already. */
 UNUSED static int bare_file(int size)
 {
-	char path[400];
-	int fd = make_file(path, size);
-	OK(unlink(path) == 0);
+	int fd = nameless_file();
+	OK(ftruncate(fd, size) == 0);
 	return fd;
 }
 

@@ -1,5 +1,7 @@
 /* EVFILT_PROC under strain: many processes, few descriptors, numbers used again, threads. */
 #include "proc_util.h"
+#include <sched.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 
 enum { MANY = 2000, FEW = 64, STORM = 400, THREADS = 8, SHARED = 300 };
@@ -528,7 +530,43 @@ CHECK(kqueues_come_and_go_while_processes_are_followed)
 	close(kq);
 }
 
+/* A thread that is joined before the kernel has closed all that it alone had open. */
+static void *leave_slowly(void *arg)
+{
+	int i;
+	OK(unshare(CLONE_FILES) == 0);
+	for (i = 0; i < 500 && eventfd(0, EFD_CLOEXEC) >= 0; i++)
+		;
+	return arg;
+}
+
+CHECK(tracked_process_that_ends_before_its_threads_are_gone_has_its_own_status)
+{
+	enum { TIMES = 60 };
+	int kq = kqueue(), i;
+	struct kevent ev;
+	pthread_t t;
+	pid_t pid;
+	need_connector(kq);
+	WATCH(kq, getpid(), NOTE_TRACK | NOTE_EXIT);
+	for (i = 0; i < TIMES; i++) {
+		if ((pid = fork()) == 0) {
+			pthread_create(&t, NULL, leave_slowly, NULL);
+			pthread_join(t, NULL);
+			_exit(5);
+		}
+		EVENT(kq, pid, NOTE_CHILD, getpid());
+		ev = ONE_OF(kq);
+		EQ(ev.ident, pid);
+		EQ(ev.fflags, NOTE_EXIT);
+		EQ(ev.data, 5 << 8);
+		EQ(reap(pid), 5 << 8);
+	}
+	OK(close(kq) == 0);
+}
+
 CHECKS(
+	C(tracked_process_that_ends_before_its_threads_are_gone_has_its_own_status)
 	C(more_children_than_descriptors_can_be_watched)
 	C(more_children_than_descriptors_reaped_before_the_call)
 	C(process_that_is_no_child_lives_on_though_no_descriptor_is_left_to_look_with)

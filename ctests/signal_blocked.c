@@ -1,5 +1,6 @@
 /* EVFILT_SIGNAL and blocked signals: recorded when sent, and pending all the same. */
 #include "signal_util.h"
+#include <sys/mman.h>
 
 CHECK(a_blocked_signal_is_recorded_and_stays_pending)
 {
@@ -7,8 +8,7 @@ CHECK(a_blocked_signal_is_recorded_and_stays_pending)
 	handle(SIGUSR1);
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	kq = watching(SIGUSR1);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(kq, SIGUSR1, 1);
+	COUNTS(kq, SIGUSR1);
 	EQ(is_pending(SIGUSR1), 1);
 	EQ(runs, 0);
 	NONE(kq);
@@ -41,6 +41,7 @@ CHECK(a_wait_for_the_signal_takes_it_as_it_was_sent)
 	union sigval value;
 	siginfo_t info;
 	int kq, i;
+	memset(&value, 0, sizeof value);
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	kq = watching(SIGUSR1);
 	for (i = 0; i < 5; i++) {
@@ -56,8 +57,7 @@ CHECK(a_wait_for_the_signal_takes_it_as_it_was_sent)
 #endif
 		EQ(is_pending(SIGUSR1), 0);
 		NONE(kq);
-		OK(kill(getpid(), SIGUSR1) == 0);
-		SENT(kq, SIGUSR1, 1);
+		COUNTS(kq, SIGUSR1);
 		EQ(take(SIGUSR1, &info), SIGUSR1);
 		/* The library's own thread may have given it back, for a kqueue that is polled. */
 		OK(info.si_code == SI_USER || info.si_code == SI_QUEUE);
@@ -78,8 +78,7 @@ CHECK(sent_again_while_pending_it_counts_again)
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	kq = watching(SIGUSR1);
 	for (i = 0; i < 10; i++) {
-		OK(kill(getpid(), SIGUSR1) == 0);
-		SENT(kq, SIGUSR1, 1);
+		COUNTS(kq, SIGUSR1);
 		NONE(kq);
 	}
 	mask_signal(SIG_UNBLOCK, SIGUSR1);
@@ -121,8 +120,7 @@ CHECK(pending_before_the_watch_it_is_not_counted)
 	kq = watching(SIGUSR1);
 	NONE(kq);
 	EQ(is_pending(SIGUSR1), 1);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(kq, SIGUSR1, 1);
+	COUNTS(kq, SIGUSR1);
 	mask_signal(SIG_UNBLOCK, SIGUSR1);
 	EQ(runs, 1);
 	NONE(kq);
@@ -137,8 +135,7 @@ CHECK(two_kqueues_count_a_blocked_signal_each)
 	a = watching(SIGUSR1);
 	b = watching(SIGUSR1);
 	for (i = 0; i < 5; i++) {
-		OK(kill(getpid(), SIGUSR1) == 0);
-		SENT(a, SIGUSR1, 1);
+		COUNTS(a, SIGUSR1);
 		if (i % 2) {
 			SENT(b, SIGUSR1, 2);
 			NONE(a);
@@ -178,35 +175,41 @@ CHECK(a_blocked_and_ignored_signal_is_recorded)
 	signal(SIGUSR1, SIG_IGN);
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	kq = watching(SIGUSR1);
-	for (i = 0; i < 3; i++) {
-		OK(kill(getpid(), SIGUSR1) == 0);
-		SENT(kq, SIGUSR1, 1);
-	}
+	for (i = 0; i < 3; i++)
+		COUNTS(kq, SIGUSR1);
 	mask_signal(SIG_UNBLOCK, SIGUSR1);
 	NONE(kq);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(kq, SIGUSR1, 1);
+	COUNTS(kq, SIGUSR1);
 	OK(close(kq) == 0);
 }
 
-/* Kills the parent each time that sleeps. */
+/* How many of them the sleeper has had, and is about to sleep for the next. */
+static _Atomic int *had;
+
+/* Whether n is pending for a process as a whole. */
+static int is_pending_for(pid_t pid, int n)
+{
+	char path[64], text[4096], *line;
+	ssize_t got;
+	int fd;
+	snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+	OK((fd = open(path, O_RDONLY | O_CLOEXEC)) >= 0);
+	OK((got = read(fd, text, sizeof text - 1)) > 0);
+	close(fd);
+	text[got] = 0;
+	OK((line = strstr(text, "\nShdPnd:")) != NULL);
+	return (int)(strtoull(line + strlen("\nShdPnd:"), NULL, 16) >> (n - 1) & 1);
+}
+
+/* Kills the parent each time that sleeps with the one from before in hand. */
 static pid_t killer(int n, int times)
 {
 	pid_t parent = getpid(), pid = fork();
 	if (pid == 0) {
-		char path[64], text[300];
 		int i;
-		snprintf(path, sizeof path, "/proc/%d/stat", (int)parent);
 		for (i = 0; i < times; i++) {
-			struct timespec ts = {0, 3000000};
-			int fd;
-			do {
-				nanosleep(&ts, NULL);
-				fd = open(path, O_RDONLY);
-				text[read(fd, text, sizeof text - 1)] = 0;
-				close(fd);
-			} while (!strstr(text, ") S"));
-			kill(parent, n);
+			UNTIL(*had == i && state_of(parent) == 'S' && !is_pending_for(parent, n));
+			OK(kill(parent, n) == 0);
 		}
 		_exit(0);
 	}
@@ -215,15 +218,20 @@ static pid_t killer(int n, int times)
 
 CHECK(a_sleeper_wakes_for_a_blocked_signal)
 {
-	int i, kq;
+	int i, kq, status;
 	pid_t pid;
+	had = mmap(NULL, sizeof *had, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	OK(had != MAP_FAILED);
 	handle(SIGUSR1);
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	kq = watching(SIGUSR1);
 	pid = killer(SIGUSR1, 5);
-	for (i = 0; i < 5; i++)
+	for (i = 0; i < 5; i++) {
+		*had = i;
 		SENT(kq, SIGUSR1, 1);
-	EQ(waitpid(pid, NULL, 0), pid);
+	}
+	EQ(waitpid(pid, &status, 0), pid);
+	EQ(status, 0);
 	EQ(is_pending(SIGUSR1), 1);
 	EQ(runs, 0);
 	OK(close(kq) == 0);
@@ -247,8 +255,7 @@ CHECK(a_signal_that_stays_pending_costs_a_sleeper_no_cpu)
 	b = watching(SIGUSR1);
 	OK(change(above, (uintptr_t)a, EVFILT_READ, EV_ADD, 0, 0, NULL) == 0);
 	OK(watch_flags(above, SIGUSR1, EV_ADD) == 0);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(a, SIGUSR1, 1);
+	COUNTS(a, SIGUSR1);
 	SENT(b, SIGUSR1, 1);
 	SENT(above, SIGUSR1, 1);
 	before = cpu_ns();
@@ -288,22 +295,14 @@ CHECK(poll_sees_a_blocked_signal)
 
 CHECK(blocked_in_all_threads_a_sleeper_counts_it)
 {
-	struct sleeper s, other;
+	struct sleeper other;
 	int kq, idle, i;
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	kq = watching(SIGUSR1);
 	idle = kqueue();
 	start_sleeper(&other, idle, -1, 0);
-	for (i = 0; i < 5; i++) {
-		start_sleeper(&s, kq, 10000, 0);
-		/* It has the one from before in hand, which the next would merge with. */
-		UNTIL(!is_pending(SIGUSR1));
-		OK(kill(getpid(), SIGUSR1) == 0);
-		OK(pthread_join(s.thread, NULL) == 0);
-		EQ(s.n, 1);
-		EQ(s.ev.ident, SIGUSR1);
-		EQ(s.ev.data, 1);
-	}
+	for (i = 0; i < 5; i++)
+		wakes_a_sleeper_and_stays_pending(kq, SIGUSR1);
 	OK(close(idle) == 0);
 	OK(pthread_join(other.thread, NULL) == 0);
 	OK(close(kq) == 0);
@@ -321,9 +320,7 @@ CHECK(a_signal_on_its_way_to_another_thread_is_left_alone)
 		OK(kill(getpid(), SIGUSR1) == 0);
 		EQ(runs, i + 1);
 		EQ(ran_in, getpid());
-		OK(pthread_join(s.thread, NULL) == 0);
-		EQ(s.n, 1);
-		EQ(s.ev.data, 1);
+		woken_by(&s, SIGUSR1);
 	}
 	NONE(kq);
 	OK(close(kq) == 0);
@@ -346,7 +343,7 @@ CHECK(a_thread_that_blocks_it_counts_what_was_sent_to_it)
 	OK(close(kq) == 0);
 }
 
-static _Atomic int may_return, may_end, laps;
+static _Atomic int may_return, laps;
 
 static void on_signal_slowly(int n)
 {

@@ -43,14 +43,28 @@ static void start_worker(struct worker *w, int n, int waits, int times)
 	UNTIL(w->blocked);
 }
 
+/* A kqueue that has counted one n, sent to the process while it and the worker blocked it. */
+static int counted(struct worker *w, int n, int waits)
+{
+	int kq = watching(n);
+	start_worker(w, n, waits, 1);
+	COUNTS(kq, n);
+	return kq;
+}
+
+static void let_have_it(struct worker *w)
+{
+	w->may_have_it = 1;
+	OK(pthread_join(w->thread, NULL) == 0);
+}
+
 struct helper { struct worker *worker; int kq; };
 
 static void *let_go(void *arg)
 {
 	struct helper *h = arg;
-	UNTIL(is_asleep(getpid()));
-	h->worker->may_have_it = 1;
-	OK(pthread_join(h->worker->thread, NULL) == 0);
+	UNTIL(state_of(getpid()) == 'S');
+	let_have_it(h->worker);
 	OK(change(h->kq, 1, EVFILT_USER, 0, NOTE_TRIGGER, 0, NULL) == 0);
 	return NULL;
 }
@@ -71,21 +85,32 @@ static void sleep_until_had(struct worker *w, int kq)
 /* Before Linux 6.14 the origin is lost where another thread than the first gives it back. */
 static int keeps_origins(void) { return syscall(SYS_pidfd_send_signal, -10000, 0, NULL, 2) == 0; }
 
+static void took_it_as_it_was_sent(struct worker *w)
+{
+	EQ(w->taken, w->n);
+	OK(w->info.si_code == SI_USER || !keeps_origins());
+	EQ(w->info.si_pid, getpid());
+}
+
+/* The worker's handler has run, and no other; the kqueue is done with. */
+static void handled_it_alone(struct worker *w, int kq)
+{
+	EQ(runs, 1);
+	EQ(ran_in, w->tid);
+	NONE(kq);
+	OK(close(kq) == 0);
+}
+
 CHECK(who_blocks_it_for_a_while_runs_the_handler)
 {
 	struct worker w;
 	int kq;
 	handle(SIGUSR1);
-	kq = watching(SIGUSR1);
-	start_worker(&w, SIGUSR1, 0, 1);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(kq, SIGUSR1, 1);
+	kq = counted(&w, SIGUSR1, 0);
 	NONE(kq);
 	EQ(is_pending(SIGUSR1), 1);
 	sleep_until_had(&w, kq);
-	EQ(runs, 1);
-	EQ(ran_in, w.tid);
-	OK(close(kq) == 0);
+	handled_it_alone(&w, kq);
 }
 
 CHECK(the_next_call_lets_go_of_it)
@@ -93,18 +118,12 @@ CHECK(the_next_call_lets_go_of_it)
 	struct worker w;
 	int kq;
 	handle(SIGUSR1);
-	kq = watching(SIGUSR1);
-	start_worker(&w, SIGUSR1, 0, 1);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(kq, SIGUSR1, 1);
+	kq = counted(&w, SIGUSR1, 0);
 	w.may_have_it = 1;
 	/* Never asleep. */
 	UNTIL(runs > 0 || collect(kq, &(struct kevent){0}, 1, 0) != 0);
 	OK(pthread_join(w.thread, NULL) == 0);
-	EQ(runs, 1);
-	EQ(ran_in, w.tid);
-	NONE(kq);
-	OK(close(kq) == 0);
+	handled_it_alone(&w, kq);
 }
 
 CHECK(where_a_thread_takes_it_as_a_rule_nobody_has_to_call_again)
@@ -118,14 +137,9 @@ CHECK(where_a_thread_takes_it_as_a_rule_nobody_has_to_call_again)
 	SENT(kq, SIGUSR1, 1);
 	runs = 0;
 	start_worker(&w, SIGUSR1, 0, 1);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(kq, SIGUSR1, 1);
-	w.may_have_it = 1;
-	OK(pthread_join(w.thread, NULL) == 0);
-	EQ(runs, 1);
-	EQ(ran_in, w.tid);
-	NONE(kq);
-	OK(close(kq) == 0);
+	COUNTS(kq, SIGUSR1);
+	let_have_it(&w);
+	handled_it_alone(&w, kq);
 }
 
 CHECK(with_one_thread_it_never_merges_though_its_handler_has_run)
@@ -133,13 +147,10 @@ CHECK(with_one_thread_it_never_merges_though_its_handler_has_run)
 	int kq, i;
 	handle(SIGUSR1);
 	kq = watching(SIGUSR1);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(kq, SIGUSR1, 1);
+	COUNTS(kq, SIGUSR1);
 	mask_signal(SIG_BLOCK, SIGUSR1);
-	for (i = 0; i < 5; i++) {
-		OK(kill(getpid(), SIGUSR1) == 0);
-		SENT(kq, SIGUSR1, 1);
-	}
+	for (i = 0; i < 5; i++)
+		COUNTS(kq, SIGUSR1);
 	EQ(runs, 1);
 	mask_signal(SIG_UNBLOCK, SIGUSR1);
 	EQ(runs, 2);
@@ -151,14 +162,9 @@ CHECK(who_waits_for_it_afterwards_gets_it)
 {
 	struct worker w;
 	int kq;
-	kq = watching(SIGUSR1);
-	start_worker(&w, SIGUSR1, 1, 1);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(kq, SIGUSR1, 1);
+	kq = counted(&w, SIGUSR1, 1);
 	sleep_until_had(&w, kq);
-	EQ(w.taken, SIGUSR1);
-	OK(w.info.si_code == SI_USER || !keeps_origins());
-	EQ(w.info.si_pid, getpid());
+	took_it_as_it_was_sent(&w);
 	OK(close(kq) == 0);
 }
 
@@ -179,8 +185,7 @@ CHECK(polled_before_it_is_collected_it_goes_on_as_it_was)
 		EQ(is_pending(SIGUSR1), 1);
 		SENT(kq, SIGUSR1, 1);
 		sleep_until_had(&w, kq);
-		EQ(w.taken, SIGUSR1);
-		OK(w.info.si_code == SI_USER || !keeps_origins());
+		took_it_as_it_was_sent(&w);
 	}
 	OK(close(kq) == 0);
 }
@@ -193,14 +198,22 @@ CHECK(two_kqueues_count_it_once_each)
 	a = watching(SIGUSR1);
 	b = watching(SIGUSR1);
 	start_worker(&w, SIGUSR1, 0, 1);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(a, SIGUSR1, 1);
+	COUNTS(a, SIGUSR1);
 	sleep_until_had(&w, a);
 	EQ(runs, 1);
 	SENT(b, SIGUSR1, 1);
 	NONE(b);
 	OK(close(a) == 0);
 	OK(close(b) == 0);
+}
+
+static void handle_info(int n, void (*handler)(int, siginfo_t *, void *))
+{
+	struct sigaction sa;
+	memset(&sa, 0, sizeof sa);
+	sa.sa_sigaction = handler;
+	sa.sa_flags = SA_SIGINFO;
+	OK(sigaction(n, &sa, NULL) == 0);
 }
 
 static _Atomic int sum, wrong_codes;
@@ -217,14 +230,10 @@ static void on_queued(int n, siginfo_t *info, void *context)
 
 CHECK(queued_signals_all_go_and_keep_their_order)
 {
-	struct sigaction sa;
 	struct worker w;
 	union sigval value;
 	int kq, i;
-	memset(&sa, 0, sizeof sa);
-	sa.sa_sigaction = on_queued;
-	sa.sa_flags = SA_SIGINFO;
-	OK(sigaction(SIGRTMIN, &sa, NULL) == 0);
+	handle_info(SIGRTMIN, on_queued);
 	kq = watching(SIGRTMIN);
 	start_worker(&w, SIGRTMIN, 0, 5);
 	for (i = 1; i <= 5; i++) {
@@ -273,15 +282,11 @@ static void *collect_elsewhere(void *arg)
 
 CHECK(a_childs_end_is_told_as_it_was)
 {
-	struct sigaction sa;
 	struct worker w;
 	pthread_t other;
 	int status;
 	pid_t pid;
-	memset(&sa, 0, sizeof sa);
-	sa.sa_sigaction = on_child;
-	sa.sa_flags = SA_SIGINFO;
-	OK(sigaction(SIGCHLD, &sa, NULL) == 0);
+	handle_info(SIGCHLD, on_child);
 	start_worker(&w, SIGCHLD, 0, 1);
 	/* Not the first thread of the process: it may not put words into others' mouths. */
 	OK(pthread_create(&other, NULL, collect_elsewhere, &w) == 0);
@@ -297,21 +302,12 @@ CHECK(a_childs_end_is_told_as_it_was)
 
 CHECK(the_thread_that_counted_it_may_end)
 {
-	struct sleeper s;
 	int kq, i;
 	handle(SIGUSR1);
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	kq = watching(SIGUSR1);
-	for (i = 0; i < 5; i++) {
-		start_sleeper(&s, kq, 10000, 0);
-		/* It has the one from before in hand, which the next would merge with. */
-		UNTIL(!is_pending(SIGUSR1));
-		OK(kill(getpid(), SIGUSR1) == 0);
-		OK(pthread_join(s.thread, NULL) == 0);
-		EQ(s.n, 1);
-		EQ(s.ev.data, 1);
-		EQ(is_pending(SIGUSR1), 1);
-	}
+	for (i = 0; i < 5; i++)
+		wakes_a_sleeper_and_stays_pending(kq, SIGUSR1);
 	EQ(runs, 0);
 	mask_signal(SIG_UNBLOCK, SIGUSR1);
 	EQ(runs, 1);
@@ -342,7 +338,7 @@ CHECK(sent_to_that_thread_it_stays_with_it)
 	OK(close(kq) == 0);
 }
 
-static _Atomic int may_leave, may_end;
+static _Atomic int may_leave;
 
 static void on_other_signal(int n)
 {
@@ -350,12 +346,6 @@ static void on_other_signal(int n)
 	other_runs++;
 	while (!may_leave)
 		sched_yield();
-}
-
-static void *idle_until_the_end(void *arg)
-{
-	UNTIL(may_end);
-	return arg;
 }
 
 CHECK(a_handler_of_another_signal_that_blocks_it_delays_it_only)
@@ -370,12 +360,11 @@ CHECK(a_handler_of_another_signal_that_blocks_it_delays_it_only)
 	sigaddset(&sa.sa_mask, SIGUSR1);
 	OK(sigaction(SIGUSR2, &sa, NULL) == 0);
 	kq = watching(SIGUSR1);
-	OK(pthread_create(&other, NULL, idle_until_the_end, NULL) == 0);
+	OK(pthread_create(&other, NULL, idle, NULL) == 0);
 	mask_signal(SIG_BLOCK, SIGUSR1);
 	OK(pthread_kill(other, SIGUSR2) == 0);
 	UNTIL(other_runs == 1);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(kq, SIGUSR1, 1);
+	COUNTS(kq, SIGUSR1);
 	may_leave = 1;
 	UNTIL(runs == 1 || collect(kq, &ev, 1, 20) != 0);
 	EQ(runs, 1);
@@ -455,10 +444,8 @@ CHECK(two_polled_kqueues_leave_it_to_whoever_wants_it)
 		OK(kill(getpid(), n) == 0);
 		EQ(poll(p, 1, 10000), 1);
 		EQ(poll(p + 1, 1, 10000), 1);
-		w.may_have_it = 1;
-		OK(pthread_join(w.thread, NULL) == 0);
-		EQ(w.taken, n);
-		OK(w.info.si_code == SI_USER || !keeps_origins());
+		let_have_it(&w);
+		took_it_as_it_was_sent(&w);
 		SENT(a, n, 1);
 		SENT(b, n, 1);
 		OK(close(a) == 0);
@@ -470,17 +457,11 @@ CHECK(a_watch_that_ends_lets_go_of_it)
 {
 	struct worker w;
 	int kq;
-	kq = watching(SIGUSR1);
-	start_worker(&w, SIGUSR1, 1, 1);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(kq, SIGUSR1, 1);
+	kq = counted(&w, SIGUSR1, 1);
 	OK(watch_flags(kq, SIGUSR1, EV_DELETE) == 0);
 	EQ(is_pending(SIGUSR1), 1);
-	w.may_have_it = 1;
-	OK(pthread_join(w.thread, NULL) == 0);
-	EQ(w.taken, SIGUSR1);
-	OK(w.info.si_code == SI_USER || !keeps_origins());
-	EQ(w.info.si_pid, getpid());
+	let_have_it(&w);
+	took_it_as_it_was_sent(&w);
 	OK(close(kq) == 0);
 }
 
@@ -489,16 +470,10 @@ CHECK(asleep_in_another_kqueue_it_lets_go_too)
 	struct worker w;
 	int a, b;
 	handle(SIGUSR1);
-	a = watching(SIGUSR1);
 	b = watching(SIGUSR2);
-	start_worker(&w, SIGUSR1, 0, 1);
-	OK(kill(getpid(), SIGUSR1) == 0);
-	SENT(a, SIGUSR1, 1);
+	a = counted(&w, SIGUSR1, 0);
 	sleep_until_had(&w, b);
-	EQ(runs, 1);
-	EQ(ran_in, w.tid);
-	NONE(a);
-	OK(close(a) == 0);
+	handled_it_alone(&w, a);
 	OK(close(b) == 0);
 }
 

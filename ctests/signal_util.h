@@ -64,6 +64,9 @@ MAYBE_UNUSED static void mask_signal(int how, int n)
 #define SENT(kq, n, times) do { struct kevent e_ = ONE(kq); \
 	EQ(e_.ident, n); EQ(e_.filter, EVFILT_SIGNAL); EQ(e_.flags & EV_CLEAR, EV_CLEAR); EQ(e_.data, times); } while (0)
 
+/* Sent to the process, n is the next event, once. */
+#define COUNTS(kq, n) do { OK(kill(getpid(), n) == 0); SENT(kq, n, 1); } while (0)
+
 MAYBE_UNUSED static int is_pending(int n)
 {
 	sigset_t set;
@@ -116,22 +119,6 @@ MAYBE_UNUSED static int in_front(void)
 
 #define NEEDS_FRONT do { if (!in_front()) SKIP("the archive does not stand in front of sigaction()"); } while (0)
 
-/* Waits until a thread sleeps in a system call. */
-MAYBE_UNUSED static int is_asleep(pid_t tid)
-{
-	char path[64], text[300], *end;
-	ssize_t n;
-	int fd;
-	snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)tid);
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-		return 0;
-	n = read(fd, text, sizeof text - 1);
-	close(fd);
-	text[n > 0 ? n : 0] = 0;
-	end = strrchr(text, ')');
-	return end && end[1] && end[2] == 'S';
-}
-
 /* A thread that sleeps in kevent() for at most ms, or for ever; what came of it. */
 struct sleeper { int kq, n, error, blocks, over; long ms; pid_t tid; struct kevent ev; pthread_t thread; };
 
@@ -155,7 +142,35 @@ MAYBE_UNUSED static void start_sleeper(struct sleeper *s, int kq, long ms, int b
 	s->blocks = blocks;
 	OK(pthread_create(&s->thread, NULL, sleep_in_kevent, s) == 0);
 	/* On a busy machine a short sleep can be over before anybody has seen it. */
-	UNTIL(__atomic_load_n(&s->over, __ATOMIC_SEQ_CST) || (__atomic_load_n(&s->tid, __ATOMIC_SEQ_CST) && is_asleep(s->tid)));
+	UNTIL(__atomic_load_n(&s->over, __ATOMIC_SEQ_CST) || state_of(__atomic_load_n(&s->tid, __ATOMIC_SEQ_CST)) == 'S');
+}
+
+/* The sleeper woke with one event: n, sent once. */
+MAYBE_UNUSED static void woken_by(struct sleeper *s, int n)
+{
+	OK(pthread_join(s->thread, NULL) == 0);
+	EQ(s->n, 1);
+	EQ(s->ev.ident, n);
+	EQ(s->ev.data, 1);
+}
+
+/* Every second time to the sleeper itself, else to any thread. */
+MAYBE_UNUSED static void wake(struct sleeper *s, int n, int time)
+{
+	OK((time % 2 ? pthread_kill(s->thread, n) : kill(getpid(), n)) == 0);
+	woken_by(s, n);
+}
+
+/* Sent while every thread blocks it, n is the next sleeper's one event, and stays pending. */
+MAYBE_UNUSED static void wakes_a_sleeper_and_stays_pending(int kq, int n)
+{
+	struct sleeper s;
+	start_sleeper(&s, kq, 10000, 0);
+	/* It has the one from before in hand, which the next would merge with. */
+	UNTIL(!is_pending(n));
+	OK(kill(getpid(), n) == 0);
+	woken_by(&s, n);
+	EQ(is_pending(n), 1);
 }
 
 /* Sends n until the sleep is over: asleep may have been something else than kevent(). */
@@ -163,5 +178,18 @@ MAYBE_UNUSED static void disturb(struct sleeper *s, int n)
 {
 	UNTIL(__atomic_load_n(&s->over, __ATOMIC_SEQ_CST) || pthread_kill(s->thread, n) != 0);
 	OK(pthread_join(s->thread, NULL) == 0);
+}
+
+/* Threads that do no work of their own go on until this is set. */
+static _Atomic int may_end;
+
+/* A thread that is there to get signals; says who it is where it is given room for that. */
+MAYBE_UNUSED static void *idle(void *tid)
+{
+	if (tid)
+		__atomic_store_n((pid_t *)tid, (pid_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
+	while (!may_end)
+		usleep(1000);
+	return NULL;
 }
 #endif

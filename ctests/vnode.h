@@ -26,19 +26,16 @@ UNUSED static void vnode_hints(int kq, int fd, unsigned fflags, int line)
 		FAIL("line %d: data %ld", line, (long)ev.data);
 }
 
-static char vnode_dir[300];
+static char vnode_dir[SCRATCH];
 
 /* A path in this check's own directory, which is made at the first call. Four at a time for each thread. */
 UNUSED static char *in(const char *name)
 {
-	static __thread char paths[4][400];
+	static __thread char paths[4][SCRATCH + 100];
 	static __thread unsigned turn;
 	char *path = paths[turn++ % 4];
-	if (!vnode_dir[0]) {
-		const char *tmp = getenv("TMPDIR");
-		snprintf(vnode_dir, sizeof vnode_dir, "%s/vnode-XXXXXX", tmp ? tmp : "/tmp");
-		OK(mkdtemp(vnode_dir) != NULL);
-	}
+	if (!vnode_dir[0])
+		scratch_directory(vnode_dir);
 	snprintf(path, sizeof paths[0], "%s%s%s", vnode_dir, *name ? "/" : "", name);
 	return path;
 }
@@ -65,10 +62,16 @@ UNUSED static int dir_of(const char *name)
 /* Empties and removes the directory; descriptors are closed by then. */
 UNUSED static void clean(void)
 {
-	char command[400];
+	char command[SCRATCH + 16];
 	snprintf(command, sizeof command, "rm -rf '%s'", vnode_dir);
 	OK(system(command) == 0);
 }
+
+/* Another process does something once this one sleeps in the queue: that wakes it, with these hints. */
+#define WAKES(kq, what, hints) do { struct kevent ev_; int status_; pid_t pid_ = fork(); OK(pid_ >= 0); \
+	if (pid_ == 0) { UNTIL(state_of(getppid()) == 'S'); _exit((what) ? 0 : 1); } \
+	EQ(collect(kq, &ev_, 1, 20000), 1); EQ(ev_.fflags, hints); \
+	EQ(waitpid(pid_, &status_, 0), pid_); EQ(status_, 0); } while (0)
 
 /* Another process does something, and ends before this goes on. */
 #define ELSEWHERE(what) do { int status_; pid_t pid_ = fork(); OK(pid_ >= 0); \

@@ -17,7 +17,7 @@ use crate::errno::{Errno, Result};
 use crate::kqueue::{Progress, Request, Round, Sleeper};
 use crate::sys::epoll::{Events, Patience};
 use crate::sys::memory::{Input, Output};
-use crate::sys::sleep::{self, Nap, OnCancel};
+use crate::sys::sleep::{self, IfLeft, Nap};
 use crate::sys::thread::Guarded;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn kevent(
     nevents: c_int,
     timeout: *const timespec,
 ) -> c_int {
-    // Cancellation unwinds this frame: it owns nothing, and calls nothing that could unwind
+    // Cancellation and siglongjmp() unwind this frame: it owns nothing, and calls nothing that could unwind
     // by itself, for whose sake the compiler would stop it here.
     if nevents > 0 {
         sleep::cancellation_point();
@@ -104,8 +104,8 @@ struct Lists {
     timeout: *const timespec,
 }
 
-/// A call of [`kevent`] that may sleep. It is never dropped as a whole, since cancellation
-/// would skip that.
+/// A call of [`kevent`] that may sleep. It is never dropped as a whole, since a thread that
+/// leaves its sleep would skip that.
 #[repr(C)]
 struct Call {
     /// First: the cleanup handler finds the call by its address. There while the status is
@@ -204,7 +204,7 @@ fn prepare_sleep(call: &mut Call, sleeper: Sleeper) -> c_int {
     let nap = sleeper.nap(unsafe { &mut *call.found }, call.events.room(), &mut call.round);
     // Changes would be lost to the program with their answer.
     let cancellable = call.guard.is_cancellable() && call.request.changes.len() == 0;
-    call.nap.write(if cancellable { nap.cancellable(OnCancel(cancelled)) } else { nap });
+    call.nap.write(nap.if_left(IfLeft(left), cancellable));
     call.sleeper.write(sleeper);
     ASLEEP
 }
@@ -226,11 +226,12 @@ fn trace(call: &Call, result: Result<c_int>) {
     debug::trace("kevent", format_args!("kq={kq} nchanges={nchanges} room={room} -> {result:?}"));
 }
 
-/// The thread of a call was cancelled in its sleep, and ends.
-extern "C" fn cancelled(call: *mut c_void) {
+/// The thread of a call has left its sleep for good: it was cancelled and ends, or a signal
+/// handler of the program's jumps out of the call, and it goes on elsewhere.
+extern "C" fn left(call: *mut c_void) {
     // glibc acts upon a cancellation again at the next cancellation point, also in a thread
     // that ends already: what follows would be left half done.
-    Guarded::enter();
+    let guard = Guarded::enter();
     // SAFETY: a call whose thread sleeps.
     let call = unsafe { &mut *call.cast::<Call>() };
     // SAFETY: it is there while the call sleeps, and taken once.
@@ -241,6 +242,9 @@ extern "C" fn cancelled(call: *mut c_void) {
     // SAFETY: lent for the whole call.
     sleeper.give_up(&call.request, unsafe { &*call.found });
     thread.end();
+    // SAFETY: the call has slept.
+    unsafe { call.nap.assume_init_ref() }.restore_type();
+    guard.within(&call.guard).leave(None);
 }
 
 /// Returns once every kqueue whose descriptor is closed has been freed.

@@ -55,12 +55,14 @@ ctests! {
     life_copies
     life_faults
     life_faults_sources
+    life_jumps
     life_kqueue
     life_libkqueue
     life_limits
     life_process
     life_races
     life_signals
+    life_tls
     proc_exit
     proc_fork
     proc_races
@@ -70,6 +72,7 @@ ctests! {
     signal_count
     signal_handler
     signal_process
+    signal_refused
     signal_thread
     user_timer_life
     user_timer_timer
@@ -78,6 +81,7 @@ ctests! {
     vnode_file
     vnode_life
     vnode_limits
+    vnode_races
 }
 
 /// Status of a program that could run none of its checks here.

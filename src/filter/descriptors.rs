@@ -8,7 +8,7 @@
 
 use super::kind::Kind;
 use super::mask;
-use super::watched::Watched;
+use super::watched::WatchedKqueue;
 use crate::errno::Result;
 use crate::knote::{Knote, Knotes, NONE, NUMBER, Slot};
 use crate::sys::epoll::Epoll;
@@ -68,6 +68,11 @@ impl Entry {
         self.first == slot && knote.sibling == NONE
     }
 
+    /// Whether sets have an entry of it, and this one has none.
+    pub(super) fn is_elsewhere(&self, set: usize) -> bool {
+        self.armed[set] == 0 && self.armed != [0; SETS]
+    }
+
     /// Enters a knote beside others.
     #[cold]
     fn link_beside(&mut self, knotes: &mut Knotes, slot: Slot) {
@@ -107,7 +112,7 @@ pub(crate) struct Descriptors {
     /// The sets beside the kqueue's own epoll.
     nested: [Option<Epoll>; SETS - 1],
     /// Kqueues that are watched, by the number they are watched under.
-    pub(super) kqueues: BTreeMap<RawFd, Watched>,
+    pub(super) kqueues: BTreeMap<RawFd, WatchedKqueue>,
     /// epoll reported an entry nobody has: its file was closed under its number and
     /// lives on elsewhere.
     pub(crate) orphaned: bool,
@@ -226,7 +231,8 @@ impl Descriptors {
     }
 
     /// SO_SNDBUF of a socket whose kind is known, remembered if it can be packed; read again when
-    /// more than half of it is `used`, since TCP lets it grow with the load.
+    /// more than half of it is `used`, since TCP lets it grow with the load. The program may set
+    /// it, too: see [`Descriptors::forget_send_buffer`].
     pub(super) fn send_buffer(&mut self, fd: RawFd, used: usize) -> Result<usize> {
         /// Four bits of an entry's buffer tell by how many the others are to be shifted.
         const SHIFT: u32 = 4;
@@ -240,6 +246,13 @@ impl Descriptors {
         let packed = u16::try_from((size >> zeros) << SHIFT | zeros as usize);
         entry.buffer = packed.unwrap_or(0);
         Ok(size)
+    }
+
+    /// Has SO_SNDBUF read again.
+    pub(super) fn forget_send_buffer(&mut self, fd: RawFd) {
+        if let Some(entry) = self.known_mut(fd) {
+            entry.buffer = 0;
+        }
     }
 
     pub(super) fn set_kind(&mut self, fd: RawFd, kind: Kind) {

@@ -24,7 +24,7 @@ use super::interest::{
 };
 use super::kind::Kind;
 use super::mask::{pack, unpack};
-use super::watched::Watched;
+use super::watched::WatchedKqueue;
 use super::{Fate, Inner, Outcome, Queue, descriptor, in_entry, ops, token};
 use crate::abi::{EV_DISPATCH, EV_ONESHOT};
 use crate::errno::{Errno, Result};
@@ -50,7 +50,7 @@ pub(super) fn target(queue: &Queue, fd: RawFd) -> Target {
 
 #[cold]
 fn target_kqueue(queue: &Queue, fd: RawFd) -> Target {
-    let kqueue = queue.fds.kqueues.get(&fd).and_then(Watched::kqueue);
+    let kqueue = queue.fds.kqueues.get(&fd).and_then(WatchedKqueue::kqueue);
     Target { number: kqueue.as_ref().map_or(-1, |kqueue| kqueue.epoll()), _kqueue: kqueue }
 }
 
@@ -166,13 +166,24 @@ fn begin(queue: &mut Queue, fd: RawFd, slot: Slot, soft: bool) -> Result<()> {
     let knote = &mut queue.knotes[slot];
     knote.own = 0;
     set_soft(knote, soft);
-    if entry.has_only(slot, knote) {
+    if entry.has_only(slot, knote) && !entry.is_elsewhere(0) {
         let wanted = alone(knote);
         return bring(queue, fd, entry, 0, wanted);
     }
     let trigger = trigger(knote);
     let set = choose_set(queue, fd, slot, trigger);
     put_in(&mut queue.knotes[slot], set);
+    join(queue, fd, set)
+}
+
+/// Asks a set for a knote that is new to it. ENOENT: what other sets have of the number is of an
+/// earlier file, which a set that has nothing of it would not say.
+fn join(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
+    let entry = queue.fds.entry(fd).copied().unwrap_or_default();
+    let other = (0..SETS).find(|&other| entry.is_elsewhere(set) && entry.armed[other] != 0);
+    if other.is_some_and(|other| !is_registered(queue, fd, other)) {
+        return Err(Errno::ENOENT);
+    }
     apply(queue, fd, set)
 }
 
@@ -225,7 +236,7 @@ fn resettle(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
     let new = choose_set(queue, fd, slot, epoll::ET);
     set_soft(&mut queue.knotes[slot], true);
     put_in(&mut queue.knotes[slot], new);
-    apply(queue, fd, new).inspect_err(|_| queue.knotes[slot].own = before)?;
+    join(queue, fd, new).inspect_err(|_| queue.knotes[slot].own = before)?;
     apply(queue, fd, old)
 }
 
@@ -247,7 +258,7 @@ pub(super) fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
 /// Enters a watched kqueue anew whose epoll was replaced: with the old one it fell out of
 /// the sets.
 pub(super) fn refresh(queue: &mut Queue, fd: RawFd) {
-    if !queue.fds.kqueues.get_mut(&fd).is_some_and(Watched::was_renewed) {
+    if !queue.fds.kqueues.get_mut(&fd).is_some_and(WatchedKqueue::was_renewed) {
         return;
     }
     let target = target(queue, fd);
@@ -333,6 +344,8 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
         fds.orphaned |= !fds.outdated;
         return;
     }
+    // What was asked for nothing tells of a hang-up at most, whatever else there is.
+    let doubtful = doubtful || entry.armed[set] == pack(PARKED);
     if entry.armed[set] & pack(epoll::ONESHOT) != 0 {
         // The kernel has disarmed the entry and keeps it.
         entry.armed[set] = pack(PARKED);

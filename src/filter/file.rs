@@ -23,13 +23,15 @@ use crate::sys::inotify::IN_MODIFY;
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
-/// Rows of the two filters on files.
-pub(crate) struct FileRead;
-pub(crate) struct FileWrite;
+/// The rows of EVFILT_READ and EVFILT_WRITE on files.
+pub(crate) struct OnFile;
 
 /// What a knote on a file keeps, by `own`.
-pub(crate) struct Watched {
+pub(crate) struct OpenFile {
     identity: (u64, u64),
+    /// What tells a regular file from a later one that got the inode of this one when it was
+    /// deleted, if the file system has it.
+    handle: Option<u64>,
     regular: bool,
     /// The watch on it, once the end was reached or an edge told.
     watch: Option<Watch>,
@@ -42,7 +44,7 @@ pub(crate) struct Watched {
 /// The files of a kqueue.
 #[derive(Default)]
 pub(crate) struct Files {
-    kept: Kept<Watched>,
+    kept: Kept<OpenFile>,
     /// The knotes found at the end, by name, those looked at longest ago first.
     at_end: VecDeque<u64>,
 }
@@ -115,8 +117,10 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     };
     // What an earlier file left under the number.
     queue.forget(fd);
-    let regular = file::sort(fd)? == Sort::Regular;
-    let watched = Watched { identity: file::identity(fd)?, regular, watch: None, end: None, listed: false };
+    let status = file::status(fd)?;
+    let regular = status.sort == Sort::Regular;
+    let handle = if regular { file::handle(fd) } else { None };
+    let watched = OpenFile { identity: status.identity, handle, regular, watch: None, end: None, listed: false };
     queue.knotes[slot].row = row;
     queue.knotes[slot].own = queue.files.kept.insert(watched);
     fd::enter(queue, fd, slot);
@@ -124,34 +128,15 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot) -> Result<()> {
     Ok(())
 }
 
-/// Whether the number still names the knote's file: ENOENT if another, EBADF if none.
-fn check(queue: &mut Queue, slot: Slot) -> Result<RawFd> {
+/// The number and the size of the knote's file: ENOENT if the number names another, EBADF if none.
+fn check(queue: &mut Queue, slot: Slot) -> Result<(RawFd, i64)> {
     let knote = queue.knotes[slot];
     let fd = descriptor(knote.ident)?;
-    let same = file::identity(fd)? == queue.files.kept.get(knote.own).identity;
-    if same { Ok(fd) } else { Err(Errno::ENOENT) }
-}
-
-fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-    check(queue, slot)?;
-    let knote = &mut queue.knotes[slot];
-    knote.fflags = change.fflags;
-    queue.knotes.activate(slot);
-    Ok(())
-}
-
-fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
-    let result = check(queue, slot).map(|_| ());
-    unwatch(queue, slot);
-    fd::leave(queue, slot);
-    queue.files.kept.take(queue.knotes[slot].own);
-    result
-}
-
-fn settle(queue: &mut Queue, slot: Slot, fate: Fate) {
-    if fate == Fate::Spent {
-        let _ = detach(queue, slot);
-    }
+    let status = file::status(fd)?;
+    let watched = queue.files.kept.get(knote.own);
+    // A handle that is not to be had says nothing.
+    let is_later = || watched.handle.is_some_and(|then| file::handle(fd).is_some_and(|now| now != then));
+    if status.identity != watched.identity || is_later() { Err(Errno::ENOENT) } else { Ok((fd, status.size)) }
 }
 
 /// Waits for the file to be written, from the first time that matters. Whether it has
@@ -187,7 +172,7 @@ fn heard(queue: &mut Queue, slot: Slot) {
     }
 }
 
-impl Filter for FileRead {
+impl Filter for OnFile {
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }
@@ -197,11 +182,18 @@ impl Filter for FileRead {
     }
 
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-        modify(queue, slot, change)
+        check(queue, slot)?;
+        queue.knotes[slot].fflags = change.fflags;
+        queue.knotes.activate(slot);
+        Ok(())
     }
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
-        detach(queue, slot)
+        let result = check(queue, slot).map(|_| ());
+        unwatch(queue, slot);
+        fd::leave(queue, slot);
+        queue.files.kept.take(queue.knotes[slot].own);
+        result
     }
 
     fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
@@ -209,19 +201,17 @@ impl Filter for FileRead {
     }
 
     fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
-        let Ok(fd) = check(queue, slot) else { return Outcome::Gone };
         heard(queue, slot);
+        let Ok((fd, size)) = check(queue, slot) else { return Outcome::Gone };
         let knote = queue.knotes[slot];
-        if !queue.files.kept.get(knote.own).regular {
+        if knote.filter() == EVFILT_WRITE || !queue.files.kept.get(knote.own).regular {
             return Outcome::Ready(Facts { again: true, ..Facts::default() });
         }
-        // The next edge is a write after this look.
-        if knote.flags & (EV_CLEAR | EV_ONESHOT) == EV_CLEAR {
-            watch(queue, slot, fd);
-        }
-        let mut unread = file::unread(fd);
-        // The file may have grown before the watch was there.
-        if unread == Ok(0) && watch(queue, slot, fd) {
+        let mut unread = file::offset(fd).map(|offset| size - offset);
+        // The next edge is a write after this look, and so is what ends a wait at the end. The file
+        // may have grown before the watch was there.
+        let waits = knote.flags & (EV_CLEAR | EV_ONESHOT) == EV_CLEAR || unread == Ok(0);
+        if waits && watch(queue, slot, fd) {
             unread = file::unread(fd);
         }
         match unread {
@@ -239,39 +229,8 @@ impl Filter for FileRead {
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
-        settle(queue, slot, fate);
-    }
-}
-
-impl Filter for FileWrite {
-    fn validate(&self, _change: &Kevent) -> Result<()> {
-        Ok(())
-    }
-
-    fn attach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
-        attach(queue, slot)
-    }
-
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-        modify(queue, slot, change)
-    }
-
-    fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
-        detach(queue, slot)
-    }
-
-    fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
-        check(queue, slot).is_err()
-    }
-
-    fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
-        if check(queue, slot).is_err() {
-            return Outcome::Gone;
+        if fate == Fate::Spent {
+            let _ = self.detach(queue, slot);
         }
-        Outcome::Ready(Facts { again: true, ..Facts::default() })
-    }
-
-    fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
-        settle(queue, slot, fate);
     }
 }

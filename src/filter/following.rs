@@ -40,7 +40,8 @@ struct Followed {
     to_the_end: bool,
     /// Threads it has; `None` if it was followed only after its birth, or messages were lost.
     threads: Option<u32>,
-    /// What the threads that have ended so far ended with.
+    /// What the threads that have ended so far ended with. They are told of in any order: one that
+    /// left by itself, with 0, may be the last though another has ended the process.
     code: i32,
     /// Bits of `News::Did` that wait to be taken.
     waiting: u32,
@@ -128,8 +129,8 @@ impl Ledger {
             }
             Event::Exec { process } => {
                 if let Some(one) = self.followed.get_mut(&process) {
-                    // The other threads are gone, and the one that called has become the first.
-                    one.threads = one.threads.map(|_| 1);
+                    // The other threads have to end, but some may be told of only now.
+                    one.code = 0;
                     self.post(process, NOTE_EXEC);
                 }
             }
@@ -155,8 +156,10 @@ impl Ledger {
 
     fn note_exit(&mut self, process: i32, first: bool, code: i32) {
         let Some(one) = self.followed.get_mut(&process).filter(|one| one.to_the_end) else { return };
-        one.code = code;
-        let serial = one.serial;
+        if code != 0 {
+            one.code = code;
+        }
+        let (serial, code) = (one.serial, one.code);
         match &mut one.threads {
             Some(0 | 1) => {
                 self.followed.remove(&process);
@@ -304,5 +307,57 @@ impl Drop for Subscription {
             hub.ledgers.remove(&self.key);
         }
         close_if_unused(&mut hub);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::NOTE_EXIT;
+    use crate::sys::eventfd::AlwaysReady;
+    use crate::sys::fd;
+
+    const FIRST: i32 = 100;
+    const CHILD: i32 = 200;
+
+    /// A ledger that follows a process and its child, and what becomes of the child.
+    fn of_a_child(events: &[Event]) -> Vec<What> {
+        let (epoll, ready) = {
+            let _creating = fd::creating();
+            (Epoll::new().expect("an epoll"), AlwaysReady::new().expect("an eventfd"))
+        };
+        let waker = Arc::new(Waker::new(Arc::new(epoll), Arc::new(ready), token::WAKE));
+        let mut ledger = Ledger { waker, followed: BTreeMap::new(), news: Vec::new() };
+        let wanted = NOTE_TRACK | NOTE_EXIT | NOTE_EXEC;
+        let first = Followed { serial: 1, wanted, to_the_end: false, threads: None, code: 0, waiting: 0 };
+        ledger.followed.insert(FIRST, first);
+        let mut serial = 1;
+        ledger.note(Event::Fork { parent: FIRST, child: CHILD }, &mut serial);
+        ledger.take();
+        events.iter().for_each(|&event| ledger.note(event, &mut serial));
+        ledger.take().into_iter().map(|one| one.what).collect()
+    }
+
+    fn exit(first: bool, code: i32) -> Event {
+        Event::Exit { process: CHILD, first, code }
+    }
+
+    const THREAD: Event = Event::Thread { process: CHILD };
+    const EXEC: Event = Event::Exec { process: CHILD };
+
+    #[test]
+    fn a_process_ends_with_its_last_thread_and_what_ended_it() {
+        let news = of_a_child(&[THREAD, exit(true, 5 << 8), exit(false, 0)]);
+        assert!(matches!(news[..], [What::Ended(1280)]));
+    }
+
+    #[test]
+    fn threads_that_exec_ended_are_no_end_however_late_they_are_told_of() {
+        assert!(matches!(
+            of_a_child(&[THREAD, THREAD, exit(true, 9), EXEC, exit(false, 0)])[..],
+            [What::Did(NOTE_EXEC)]
+        ));
+        let news = of_a_child(&[THREAD, exit(true, 9), EXEC, THREAD, exit(false, 0), exit(true, 0)]);
+        assert!(matches!(news[..], [What::Did(NOTE_EXEC), What::Ended(0)]));
     }
 }

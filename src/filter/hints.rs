@@ -75,6 +75,21 @@ impl LastLook {
         LastLook { status, relinked: false, retimed: false }
     }
 
+    /// The events of `fresh` are told of from now on: what they tell of is taken to be as it `was`
+    /// before that. Of other changes the news may be under way, and they are judged when it comes.
+    pub(super) fn begin(&mut self, fresh: u32, was: &Status) {
+        let links = if was.sort == Sort::Directory { super::inodes::ENTRIES } else { IN_ATTRIB };
+        if fresh & IN_MODIFY != 0 {
+            self.status.size = was.size;
+        }
+        if fresh & IN_ATTRIB != 0 {
+            self.status.access = was.access;
+        }
+        if fresh & links != 0 && self.status.links > 0 {
+            self.status.links = was.links;
+        }
+    }
+
     /// The news that must have been, by what is different, where there are none. `dropped`: none
     /// since the last name was removed, which has moved the second time on.
     pub(super) fn assume(&self, now: &Status, renamed: bool, dropped: bool) -> u32 {

@@ -5,10 +5,10 @@
 //! waits for a file; whichever thread reads first tells every kqueue concerned by letter.
 //!
 //! An instance has one watch for an inode, whatever the number of descriptors and knotes
-//! on it. So a watch has *readers*, the kernel is asked for the union of what they want,
-//! and each is told of its own part: bits that gather in its [`Watch`] until the knote is
-//! looked at. Events between a rename's two halves, and names, are dealt with here; what
-//! the bits mean is for the filters to say.
+//! on it. So a watch has *readers*, and each is told of its own part: bits that gather in its
+//! [`Watch`] until the knote is looked at. The kernel is asked for what any reader wants or has
+//! wanted: while it takes something back, it loses what happens. Events between a rename's two
+//! halves, and names, are dealt with here; what the bits mean is for the filters to say.
 
 use super::letters::LetterBox;
 use super::{Queue, token};
@@ -79,23 +79,15 @@ struct Reader {
     mask: u32,
     /// It is a directory of this parent, and wants to know of its own removal.
     below: bool,
-    /// Where the inode was found.
-    place: CString,
 }
 
 /// One inode.
 #[derive(Default)]
 struct Record {
-    /// What the kernel was asked for.
-    mask: u32,
     readers: Vec<Reader>,
 }
 
 impl Record {
-    fn wanted(&self) -> u32 {
-        self.readers.iter().fold(0, |mask, reader| mask | reader.mask)
-    }
-
     fn tell(&self, event: &Event, entries: u32, own: &Subscription, knotes: &mut Knotes) {
         for reader in &self.readers {
             let bits = reader.news_of(event, entries);
@@ -160,21 +152,27 @@ fn add(queue: &mut Queue, slot: Slot, place: CString, mask: u32, below: bool) ->
     let Some(there) = hub.as_mut() else { return Err(Errno::EBADF) };
     there.subscribe(queue)?;
     let hub = there;
-    let wd = hub.inotify.widen(&place, mask)?;
-    if hub.records.contains_key(&wd) {
-        // What is queued happened before the new reader was there.
+    let wd = loop {
+        let wd = hub.inotify.widen(&place, mask)?;
+        if !hub.records.contains_key(&wd) {
+            break wd;
+        }
+        // What is queued happened before the new reader was there. That may be the end of the
+        // watch: the file's last name may be gone since.
         hub.drain(queue);
-    }
+        if hub.records.contains_key(&wd) {
+            break wd;
+        }
+    };
     let watch = Watch { wd, news: Arc::default() };
     let record = hub.records.entry(wd).or_default();
-    record.mask |= mask;
     let (letters, name, news) = (queue.letter_box(), queue.knotes.name(slot), watch.news.clone());
-    record.readers.push(Reader { letters, name, news, mask, below, place });
+    record.readers.push(Reader { letters, name, news, mask, below });
     Ok(watch)
 }
 
 /// Replaces what a watch wants, once what is queued has been told by what it wanted before.
-/// False if the kernel had dropped the watch. ENOENT: the descriptor names another file.
+/// False if the kernel has dropped the watch.
 pub(super) fn change(queue: &mut Queue, slot: Slot, watch: &Watch, fd: RawFd, mask: u32) -> Result<bool> {
     let name = queue.knotes.name(slot);
     let mut hub = lock();
@@ -186,9 +184,7 @@ pub(super) fn change(queue: &mut Queue, slot: Slot, watch: &Watch, fd: RawFd, ma
     if let Some(own) = &queue.inodes
         && let Some(record) = hub.records.get_mut(&watch.wd)
     {
-        record.mask |= mask;
         record.readers.iter_mut().filter(|reader| reader.is(own, name)).for_each(|reader| reader.mask = mask);
-        hub.narrow(watch.wd);
     }
     Ok(true)
 }
@@ -305,36 +301,15 @@ impl Hub {
         }
     }
 
-    /// Asks for more events of the inode at a place, if that is the one of the watch `wd`. ENOENT
-    /// if it is another; false if the kernel had dropped the watch.
+    /// Asks for more events of the inode at a place, if that is the one of the watch `wd`. False if
+    /// it is another, or the kernel has dropped the watch, of which the news may be yet to come.
     fn widen(&mut self, place: &CString, mask: u32, wd: i32) -> Result<bool> {
         let found = self.inotify.widen(place, mask)?;
         let known = self.records.contains_key(&found);
         if !known {
             let _ = self.inotify.unwatch(found);
         }
-        match found == wd {
-            true => Ok(known),
-            false if self.records.contains_key(&wd) => Err(Errno::ENOENT),
-            false => Ok(false),
-        }
-    }
-
-    /// Takes back what no reader of a watch wants any more.
-    fn narrow(&mut self, wd: i32) {
-        let Some(record) = self.records.get(&wd) else { return };
-        let (wanted, asked) = (record.wanted(), record.mask);
-        if wanted == asked {
-            return;
-        }
-        let places: Vec<CString> = record.readers.iter().map(|reader| reader.place.clone()).collect();
-        // A reader's descriptor may name another file by now, which must keep what it has.
-        if let Some(place) = places.iter().find(|place| self.widen(place, wanted, wd) == Ok(true))
-            && self.inotify.watch(place, wanted).is_ok()
-            && let Some(record) = self.records.get_mut(&wd)
-        {
-            record.mask = wanted;
-        }
+        Ok(known && found == wd)
     }
 
     fn leave(&mut self, wd: i32, gone: impl Fn(&Reader) -> bool) {
@@ -344,8 +319,6 @@ impl Hub {
             self.records.remove(&wd);
             // The kernel may have dropped it with its file.
             let _ = self.inotify.unwatch(wd);
-        } else {
-            self.narrow(wd);
         }
     }
 }

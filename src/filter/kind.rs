@@ -67,7 +67,7 @@ pub(crate) fn backlog(fd: RawFd, kind: Kind) -> Option<usize> {
     }
     let count = match kind {
         Kind::Tcp => socket::tcp_backlog(fd),
-        Kind::UnixStream => file::inode(fd).and_then(crate::sys::netlink::unix_backlog),
+        Kind::UnixStream => file::inode(fd).and_then(crate::sys::sock_diag::unix_backlog),
         _ => Ok(1),
     };
     Some(count.unwrap_or(1))

@@ -188,8 +188,8 @@ static ROWS: [Option<Row>; ROW_NESTED as usize + 1] = {
     rows[row_of(EVFILT_EXCEPT)] = row(Ident::Polled, &except::Except);
     rows[row_of(EVFILT_VNODE)] = row(Ident::File, &vnode::Vnode);
     rows[row_of(EVFILT_FS)] = row(Ident::Key, &fs::Fs);
-    rows[ROW_FILE_READ as usize] = row(Ident::Unpolled, &file::FileRead);
-    rows[ROW_FILE_WRITE as usize] = row(Ident::Unpolled, &file::FileWrite);
+    rows[ROW_FILE_READ as usize] = row(Ident::Unpolled, &file::OnFile);
+    rows[ROW_FILE_WRITE as usize] = row(Ident::Unpolled, &file::OnFile);
     rows[ROW_NESTED as usize] = row(Ident::Polled, &nested::Nested);
     rows[ROW_CHILD as usize] = row(Ident::Key, &process::Child);
     rows
@@ -237,8 +237,8 @@ pub(crate) fn adds_up(row: u8) -> bool {
 pub(crate) trait Inner: Send + Sync {
     /// The epoll descriptor that becomes readable with its events.
     fn epoll(&self) -> RawFd;
-    /// The inode number of the pipe whose end the program holds.
-    fn inode(&self) -> u64;
+    /// What tells the pipe apart whose end the program holds.
+    fn pipe_id(&self) -> u64;
     /// How many events are pending in it, and a number that changes with each new one.
     fn pending(self: Arc<Self>) -> (usize, u32);
     /// Those who watch it.
@@ -446,6 +446,10 @@ pub(crate) fn attach(queue: &mut Queue, slot: Slot, row: u8) -> Result<()> {
         }
         if let Some(inner) = (queue.find_kqueue)(fd) {
             return nested::attach(queue, slot, inner);
+        }
+        // A kqueue that was watched there would be asked for in the place of what is there now.
+        if queue.fds.kqueues.contains_key(&fd) {
+            queue.forget(fd);
         }
     }
     match ops(row).attach(queue, slot) {

@@ -8,7 +8,7 @@
 
 use super::fd;
 use super::kind::Kind;
-use super::watched::Watched;
+use super::watched::WatchedKqueue;
 use super::{Facts, Fate, Filter, Inner, Outcome, Queue, ROW_NESTED, descriptor};
 use crate::abi::{EV_CLEAR, EVFILT_READ, Kevent};
 use crate::errno::{Errno, Result};
@@ -33,7 +33,7 @@ pub(super) fn attach(queue: &mut Queue, slot: Slot, inner: Arc<dyn Inner>) -> Re
         return Err(Errno::EINVAL);
     }
     queue.forget(number);
-    let watched = Watched::new(&inner, queue.letter_box(), queue.knotes.name(slot));
+    let watched = WatchedKqueue::new(&inner, queue.letter_box(), queue.knotes.name(slot));
     queue.fds.kqueues.insert(number, watched);
     queue.fds.set_kind(number, Kind::Kqueue);
     queue.knotes[slot].row = ROW_NESTED;
@@ -49,8 +49,8 @@ fn inner(queue: &Queue, slot: Slot) -> Option<Arc<dyn Inner>> {
 /// Looks whether the knote's number still names the kqueue. EBADF: it names nothing; ENOENT:
 /// something else.
 fn check(queue: &Queue, slot: Slot) -> Result<()> {
-    let inode = file::inode(descriptor(queue.knotes[slot].ident)?)?;
-    if inner(queue, slot).is_some_and(|inner| inner.inode() == inode) { Ok(()) } else { Err(Errno::ENOENT) }
+    let pipe_id = file::pipe_id(descriptor(queue.knotes[slot].ident)?)?;
+    if inner(queue, slot).is_some_and(|inner| inner.pipe_id() == pipe_id) { Ok(()) } else { Err(Errno::ENOENT) }
 }
 
 fn refresh_knote(queue: &mut Queue, slot: Slot) {

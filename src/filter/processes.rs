@@ -27,7 +27,7 @@ const WATCH: u32 = epoll::IN | epoll::ONESHOT;
 
 /// What a knote knows of its process.
 #[derive(Default)]
-struct Watched {
+struct WatchedProcess {
     /// Stands in the epoll under the knote's name, until the end.
     pidfd: Option<PidFd>,
     /// The number it is followed under, if the connector tells of it.
@@ -41,7 +41,7 @@ struct Watched {
 /// The processes a kqueue watches, by knote.
 #[derive(Default)]
 pub(crate) struct Watches {
-    by_slot: BTreeMap<Slot, Watched>,
+    by_slot: BTreeMap<Slot, WatchedProcess>,
     /// Descriptors ran out: ends are learned from the connector.
     crowded: bool,
 }
@@ -99,7 +99,7 @@ pub(super) fn change(queue: &mut Queue, slot: Slot, wanted: u32) -> Result<()> {
 fn watch(queue: &mut Queue, slot: Slot) -> Result<()> {
     let knote = queue.knotes[slot];
     let pid = pid_of(knote.ident)?;
-    queue.watches.by_slot.insert(slot, Watched::default());
+    queue.watches.by_slot.insert(slot, WatchedProcess::default());
     // Following comes first, so that nothing falls between.
     let followed = follow(queue, slot, knote.fflags & BY_CONNECTOR);
     let watched = followed.and_then(|()| match PidFd::open(pid) {
@@ -130,7 +130,7 @@ fn watch(queue: &mut Queue, slot: Slot) -> Result<()> {
 fn follow(queue: &mut Queue, slot: Slot, wanted: u32) -> Result<()> {
     let pid = pid_of(queue.knotes[slot].ident)?;
     let Watches { by_slot, crowded } = &queue.watches;
-    let Some(&Watched { ref pidfd, followed, .. }) = by_slot.get(&slot) else { return Ok(()) };
+    let Some(&WatchedProcess { ref pidfd, followed, .. }) = by_slot.get(&slot) else { return Ok(()) };
     let to_the_end = *crowded || followed.is_some() && pidfd.is_none();
     if wanted != 0 || to_the_end {
         let serial = following::follow(queue, pid, wanted, to_the_end)?;
@@ -152,7 +152,7 @@ fn keep(queue: &mut Queue, slot: Slot, pidfd: PidFd) -> Result<()> {
 /// Descriptors have run out: gives the pidfds of the kqueue back, if it has any, and has the
 /// connector tell of the ends. False if that cannot be.
 fn make_room(queue: &mut Queue) -> bool {
-    let with_pidfd = |(&slot, watched): (&Slot, &Watched)| watched.pidfd.is_some().then_some(slot);
+    let with_pidfd = |(&slot, watched): (&Slot, &WatchedProcess)| watched.pidfd.is_some().then_some(slot);
     let slots: Vec<Slot> = queue.watches.by_slot.iter().filter_map(with_pidfd).collect();
     if let (None, Some(&first)) = (&queue.following, slots.first()) {
         // The connector's socket needs a descriptor too.
@@ -328,14 +328,14 @@ fn bear(queue: &mut Queue, parent: Slot, pid: i32, serial: u64) {
     knote.fflags = parent.fflags;
     knote.flags = parent.flags;
     let slot = queue.knotes.insert(knote);
-    queue.watches.by_slot.insert(slot, Watched { followed: Some(serial), ..Watched::default() });
+    queue.watches.by_slot.insert(slot, WatchedProcess { followed: Some(serial), ..WatchedProcess::default() });
     queue.index.insert(&queue.knotes, slot);
 }
 
 /// After a fresh epoll took the place of one: takes what may have been reported in between.
 pub(super) fn look(queue: &mut Queue) {
     collect(queue);
-    let over = |(&slot, watched): (&Slot, &Watched)| {
+    let over = |(&slot, watched): (&Slot, &WatchedProcess)| {
         watched.pidfd.as_ref().is_some_and(|pidfd| pidfd::has_ended(pidfd.as_raw_fd())).then_some(slot)
     };
     let slots: Vec<Slot> = queue.watches.by_slot.iter().filter_map(over).collect();

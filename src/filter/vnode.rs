@@ -31,7 +31,7 @@ use std::path::Path;
 pub(crate) struct Vnode;
 
 /// What a knote keeps, by `own`.
-pub(crate) struct Watched {
+pub(crate) struct WatchedFile {
     last: LastLook,
     /// What tells the file from a later one in the same inode.
     handle: Option<u64>,
@@ -48,7 +48,7 @@ pub(crate) struct Watched {
 }
 
 /// The files of a kqueue that are watched.
-pub(crate) type Vnodes = kept::Kept<Watched>;
+pub(crate) type Vnodes = kept::Kept<WatchedFile>;
 
 /// Looks at the knote's file. ENOENT if the number names another by now, EBADF if none.
 fn look(queue: &mut Queue, slot: Slot) -> Result<(RawFd, Status)> {
@@ -96,10 +96,11 @@ fn start_beside(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) {
     }
 }
 
-/// Other hints are asked for: what has happened up to now is judged by the old ones.
-fn reask(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) -> Result<()> {
+/// Other hints are asked for of the file that `was` like this: what has happened up to now is
+/// judged by the old ones.
+fn reask(queue: &mut Queue, slot: Slot, fd: RawFd, was: &Status, asked: u32) -> Result<()> {
     let (index, before) = (queue.knotes[slot].own, queue.knotes[slot].fflags);
-    let mask = hints::mask(asked, queue.vnodes.get(index).last.status.sort);
+    let mask = hints::mask(asked, was.sort);
     let watch = if mask == 0 { None } else { queue.vnodes.get(index).watch.take() };
     let mut widened = Ok(false);
     if let Some(watch) = watch {
@@ -119,9 +120,8 @@ fn reask(queue: &mut Queue, slot: Slot, fd: RawFd, asked: u32) -> Result<()> {
         }
     }
     queue.knotes[slot].fflags = asked;
-    // Some of what the last look saw nobody has asked for until now.
-    queue.vnodes.get(index).last = LastLook::new(file::status(fd)?);
-    Ok(())
+    queue.vnodes.get(index).last.begin(mask & !hints::mask(before, was.sort), was);
+    look_beside(queue, slot, asked & before)
 }
 
 /// Watches the directory that the knote's directory is in.
@@ -149,6 +149,17 @@ fn watch_parent(queue: &mut Queue, slot: Slot, fd: RawFd) {
     queue.vnodes.get(index).polled_beside = queue.look_again(slot, RETRY).is_ok();
 }
 
+/// A directory that was removed before its parent was watched anew is told of now: there is
+/// nobody to do it later.
+fn look_beside(queue: &mut Queue, slot: Slot, asked: u32) -> Result<()> {
+    let (_, now) = look(queue, slot)?;
+    if now.links == 0 && now.sort == Sort::Directory {
+        let vnode = queue.vnodes.get(queue.knotes[slot].own);
+        vnode.found |= vnode.last.judge(0, &now, asked);
+    }
+    Ok(())
+}
+
 fn stop_beside(queue: &mut Queue, slot: Slot) {
     let index = queue.knotes[slot].own;
     if let Some(watch) = queue.vnodes.get(index).beside.take() {
@@ -172,7 +183,7 @@ fn release(queue: &mut Queue, slot: Slot) {
 }
 
 /// What the knote's watches were told and it has not looked at.
-fn take_news(vnode: &Watched) -> u32 {
+fn take_news(vnode: &WatchedFile) -> u32 {
     vnode.watch.as_ref().map_or(0, Watch::take) | vnode.beside.as_ref().map_or(0, Watch::take)
 }
 
@@ -217,12 +228,7 @@ fn gather(queue: &mut Queue, slot: Slot) -> Result<()> {
     if news & (IN_MOVE_SELF | news::LOST) != 0 && now.links > 0 {
         // It may be in another directory now.
         start_beside(queue, slot, fd, asked);
-        let (_, now) = look(queue, slot)?;
-        if now.links == 0 && now.sort == Sort::Directory {
-            // Removed there before that was watched: there is nobody to tell of it later.
-            let vnode = queue.vnodes.get(index);
-            vnode.found |= vnode.last.judge(0, &now, asked);
-        }
+        look_beside(queue, slot, asked)?;
     }
     if polled {
         let _ = queue.look_again(slot, RETRY);
@@ -231,7 +237,7 @@ fn gather(queue: &mut Queue, slot: Slot) -> Result<()> {
 }
 
 /// Whether the file has another path than when it was last asked for.
-fn is_renamed(vnode: &Watched, fd: RawFd) -> bool {
+fn is_renamed(vnode: &WatchedFile, fd: RawFd) -> bool {
     let Some(was) = &vnode.path else { return false };
     let removed = |path: &OsString| path.as_bytes().ends_with(b" (deleted)");
     file::path(fd).is_some_and(|path| path != *was && !removed(&path))
@@ -254,7 +260,7 @@ impl Filter for Vnode {
         if refused {
             return Err(Errno::EINVAL);
         }
-        let own = queue.vnodes.insert(Watched {
+        let own = queue.vnodes.insert(WatchedFile {
             last: LastLook::new(status),
             handle: file::handle(fd),
             found: 0,
@@ -269,12 +275,12 @@ impl Filter for Vnode {
     }
 
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-        let (fd, _) = look_closely(queue, slot)?;
+        let (fd, was) = look_closely(queue, slot)?;
         // A change that only enables or disables often says nothing about hints.
         let says = change.flags & EV_ADD != 0 || change.fflags != 0;
         let asked = if says { change.fflags } else { queue.knotes[slot].fflags };
         if asked != queue.knotes[slot].fflags {
-            reask(queue, slot, fd, asked)?;
+            reask(queue, slot, fd, &was, asked)?;
         }
         queue.knotes.activate(slot);
         Ok(())

@@ -59,7 +59,7 @@ impl Watchers {
 }
 
 /// The watched kqueue. It is told that it is watched, and not kept alive.
-pub(crate) struct Watched {
+pub(crate) struct WatchedKqueue {
     inner: Weak<dyn Inner>,
     watcher: Watcher,
     /// Its epoll's renewals when it was entered last.
@@ -68,12 +68,12 @@ pub(crate) struct Watched {
     pub(super) version: u32,
 }
 
-impl Watched {
-    pub(super) fn new(kqueue: &Arc<dyn Inner>, letters: Arc<LetterBox>, name: u64) -> Watched {
+impl WatchedKqueue {
+    pub(super) fn new(kqueue: &Arc<dyn Inner>, letters: Arc<LetterBox>, name: u64) -> WatchedKqueue {
         let watcher = Watcher { letters, name };
         let renewals = kqueue.watchers().renewals.load(Ordering::Acquire);
         kqueue.watch(watcher.clone());
-        Watched { inner: Arc::downgrade(kqueue), watcher, renewals, version: 0 }
+        WatchedKqueue { inner: Arc::downgrade(kqueue), watcher, renewals, version: 0 }
     }
 
     /// The kqueue, unless it is gone.
@@ -89,7 +89,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedKqueue {
     fn drop(&mut self) {
         if let Some(kqueue) = self.kqueue() {
             kqueue.watchers().leave(&self.watcher);

@@ -31,6 +31,7 @@ impl Filter for Write {
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
         queue.knotes[slot].fflags = change.fflags;
         queue.knotes.set_data(slot, change.data)?;
+        queue.fds.forget_send_buffer(descriptor(change.ident)?);
         fd::modify(queue, slot, change.fflags & NOTE_LOWAT != 0)
     }
 
@@ -114,6 +115,10 @@ struct Room {
 /// Bytes that can be written. EBADF, or another error, where the number may be another file's.
 fn room(queue: &mut Queue, slot: Slot, number: RawFd) -> Result<Room> {
     let kind = queue.fds.kind(number);
+    // A mark that an outdated size cannot reach would never be told of.
+    if queue.knotes[slot].fflags & NOTE_LOWAT != 0 {
+        queue.fds.forget_send_buffer(number);
+    }
     let open = |free: usize| Room { data: isize::try_from(free.max(1)).unwrap_or(isize::MAX), shut: false };
     match kind {
         Kind::Tcp => {

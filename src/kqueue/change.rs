@@ -108,7 +108,7 @@ fn register(queue: &mut Queue, change: &Kevent) -> Result<()> {
         Some(slot) if has(EV_DELETE) => return delete(queue, slot),
         Some(slot) => match modify(queue, slot, change) {
             // The file of the knote was closed and the number is another's now.
-            Err(Errno::ENOENT) if has(EV_ADD) && on_descriptor => {}
+            Err(Errno::ENOENT) if has(EV_ADD) && on_descriptor && queue.find(row, change.ident).is_none() => {}
             other => return other,
         },
         None => {}

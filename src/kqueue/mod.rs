@@ -7,9 +7,10 @@
 //! * **E**, the epoll that all knotes on descriptors, the timerfds and L stand in.
 //!
 //! One lock a kqueue, never held over a sleep. Lock order: an outer kqueue, an inner one
-//! that it watches, the process's file hub; the monitor's list; the table's locks last,
-//! with none taken inside. State is freed by whoever drops the last reference: the table
-//! holds one for each number, `live` one, and every call inside one.
+//! that it watches, the process's hubs; the monitor's list; its numbers; the table; last the
+//! register and the signals' actions (`docs/descriptor-life.md` has them all). State is freed by
+//! whoever drops the last reference: the table holds one for each number, `live` one, and every
+//! call inside one.
 
 mod change;
 mod find;
@@ -31,9 +32,9 @@ use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
 use crate::sys::fork::{self, PerProcess};
 use crate::sys::memory::Output;
-use crate::sys::netlink;
 use crate::sys::pipe::{self, Held};
 use crate::sys::sleep::Nap;
+use crate::sys::sock_diag;
 use core::sync::atomic::{AtomicBool, Ordering};
 use find::{Found, find, find_inner};
 use monitor::Monitor;
@@ -88,7 +89,7 @@ impl Drop for Life {
         // One that was never entered, or that a forked child inherited, is not counted.
         if self.generation == fd::generation() && self.closed.load(Ordering::Relaxed) {
             if process().table.is_empty() {
-                netlink::close();
+                sock_diag::close();
                 inodes::close();
             }
             process().table.freed();
@@ -101,8 +102,8 @@ struct State {
     queue: Queue,
     /// Threads asleep in the epoll.
     sleepers: u32,
-    /// Activations of knotes the watchers have been told of.
-    told: u32,
+    /// Activations of knotes the watchers have been told of; `None`: that was taken from them.
+    told: Option<u32>,
     readable: readable::Readable,
 }
 
@@ -113,12 +114,13 @@ pub(crate) fn create() -> Result<RawFd> {
     debug::init();
     fork::install()?;
     match try_create() {
-        Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
+        Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOSPC) => {
             // What closed kqueues still hold may be what is missing. Another thread may be about
             // to free it.
             reap();
             process().table.wait_freed_for(Duration::from_millis(100));
-            try_create()
+            // Out of epoll's watches is out of memory to a program.
+            try_create().map_err(|errno| if errno == Errno::ENOSPC { Errno::ENOMEM } else { errno })
         }
         other => other,
     }
@@ -129,7 +131,7 @@ fn try_create() -> Result<RawFd> {
     let (user, note, held, epoll) = {
         let _creating = fd::creating();
         let (user, held) = pipe::sentinel()?;
-        let note = UserEnd::new(user.as_raw_fd(), held.inode())?;
+        let note = UserEnd::new(user.as_raw_fd(), held.pipe_id())?;
         (user, note, held, Arc::new(Epoll::new()?))
     };
     // Last of what takes descriptors: if it fails, nothing stays.
@@ -331,7 +333,12 @@ fn call(
 
 impl State {
     fn new(epoll: Arc<Epoll>, waker: Arc<Waker>) -> State {
-        State { queue: Queue::new(epoll, waker, find_inner), sleepers: 0, told: 0, readable: readable::Readable::new() }
+        State {
+            queue: Queue::new(epoll, waker, find_inner),
+            sleepers: 0,
+            told: Some(0),
+            readable: readable::Readable::new(),
+        }
     }
 }
 
@@ -346,8 +353,8 @@ impl State {
     /// Wakes whoever watches this kqueue if knotes came onto the ready list since they were
     /// told last: what stands there does not show in the epoll any more.
     fn tell_watchers(&mut self, kqueue: &Kqueue) {
-        let news = self.queue.knotes.activations() != self.told;
-        self.told = self.queue.knotes.activations();
+        let now = Some(self.queue.knotes.activations());
+        let news = core::mem::replace(&mut self.told, now) != now;
         if news && kqueue.watchers.any() && self.queue.knotes.ready() > 0 {
             kqueue.waker.wake();
         }
@@ -449,7 +456,7 @@ impl Inner for Kqueue {
         // Looking took the events out of the epoll. The one who asks knows now; a thread
         // that sleeps has to be woken, and other watchers still have to see it ready.
         let activations = state.queue.knotes.activations();
-        state.told = activations;
+        state.told = Some(activations);
         if pending > 0 && self.watchers.count() > 1 {
             self.waker.light();
         }
@@ -460,8 +467,8 @@ impl Inner for Kqueue {
         (pending, activations)
     }
 
-    fn inode(&self) -> u64 {
-        self.held.inode()
+    fn pipe_id(&self) -> u64 {
+        self.held.pipe_id()
     }
 
     fn watchers(&self) -> &Watchers {

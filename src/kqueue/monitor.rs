@@ -122,7 +122,7 @@ impl Monitor {
             return Ok(post.clone());
         }
         // The lock is held: one start at a time, and one answer.
-        thread::spawn(c"kqueue-monitor", run)?;
+        thread::spawn(run)?;
         let started = self.start.wait()?;
         for (_, kqueue) in process().table.all() {
             // One of a monitor that was lost, and perhaps lost as well.
@@ -137,6 +137,7 @@ impl Monitor {
 
 /// The thread. The signalfd is made here: it tells of the signals of the thread that made it.
 fn run() {
+    thread::set_name(c"kqueue-monitor");
     let start = &process().monitor.start;
     let (post, signals) = match Signals::new().and_then(|signals| Ok((Post::new(&signals)?, signals))) {
         Ok((post, signals)) => (Arc::new(post), signals),

@@ -98,7 +98,7 @@ pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) ->
     let named = match state.readable.mark {
         Mark::Off => return None,
         Mark::Fired => unmark(kqueue, number),
-        Mark::Armed => file::inode(number) == Ok(kqueue.held.inode()),
+        Mark::Armed => file::pipe_id(number) == Ok(kqueue.held.pipe_id()),
     };
     if named {
         switch_off(kqueue, state);
@@ -315,6 +315,7 @@ fn begin_to_tick(kqueue: &Arc<Kqueue>, state: &mut State) {
 
 /// The monitor's tick. The value is the next tick's length, ns; `None`: no more ticks.
 pub(super) fn tick(kqueue: &Arc<Kqueue>) -> Option<u64> {
+    kqueue.look_at_numbers();
     let mut state = kqueue.state.lock();
     let state = &mut *state;
     let came_back = state.readable.leaves != state.readable.ticked;

@@ -265,6 +265,7 @@ fn absorb(kqueue: &Arc<Kqueue>, state: &mut State, events: &Events) -> Result<()
             }
             token::WAKE => {
                 state.queue.waker.taken();
+                state.told = None;
                 state.queue.take_letters();
                 processes::take_news(&mut state.queue);
                 signals::gather(&mut state.queue);

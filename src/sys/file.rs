@@ -36,9 +36,10 @@ pub(crate) fn inode(fd: RawFd) -> Result<u64> {
     fstat(fd).map(|stat| stat.st_ino)
 }
 
-/// Device and inode of what `fd` names: what tells one file from another. EBADF.
-pub(crate) fn identity(fd: RawFd) -> Result<(u64, u64)> {
-    fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
+/// What tells a pipe from every other file, in one word: device and inode number, which has 32
+/// bits in a pipe. EBADF.
+pub(crate) fn pipe_id(fd: RawFd) -> Result<u64> {
+    fstat(fd).map(|stat| stat.st_dev.rotate_left(32) ^ stat.st_ino)
 }
 
 /// Device and inode of the directory entry `path` names; `None` if there is none.
@@ -62,6 +63,7 @@ pub(crate) type Moment = (i64, i64);
 /// A look at a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Status {
+    /// Device and inode: what tells one file from another.
     pub(crate) identity: (u64, u64),
     pub(crate) sort: Sort,
     /// Permissions and owners.

@@ -15,17 +15,16 @@
 //! handed out means the same when it is put back (system(3) does that).
 //!
 //! One lock for changes, held with all signals blocked, because handlers may call sigaction().
-//! The hook itself takes none and allocates nothing, and neither does the program's change of
-//! a signal that was never watched. If the first watch came meanwhile, which may have put back
-//! the action from before, such a change is made once more.
+//! The hook itself takes none, and allocates nothing: so it uses no thread-local. Nor does the
+//! program's change of a signal that was never watched. If the first watch came meanwhile,
+//! which may have put back the action from before, such a change is made once more.
 
 #![allow(unsafe_code)]
 
 use super::thread::Guarded;
-use super::{bells, signal as signals, taken, zero};
+use super::{bells, handling, signal as signals, taken, zero};
 use crate::errno::{Errno, Result};
-use crate::sync::{Guard, Mutex};
-use core::cell::Cell;
+use crate::sync::Mutex;
 use core::ffi::c_void;
 use core::mem::{MaybeUninit, transmute};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -67,28 +66,19 @@ struct Signal {
     watches: AtomicU32,
     /// Some knote has watched it.
     known: AtomicBool,
-    /// A handler of the program's has run for it, and no other was set since.
-    handled: AtomicBool,
     /// The seat last given.
     last: AtomicUsize,
     seats: [Seat; SEATS],
-    /// Threads in which the program's handler runs, which blocks the signal meanwhile; 0: none.
-    handling: [AtomicI32; HANDLING],
 }
-
-/// How many such threads are kept in mind for a signal.
-const HANDLING: usize = 4;
 
 static SIGNALS: [Signal; HIGHEST] = [const {
     Signal {
         sent: AtomicU32::new(0),
         watches: AtomicU32::new(0),
         known: AtomicBool::new(false),
-        handled: AtomicBool::new(false),
         last: AtomicUsize::new(0),
         seats: [const { Seat { handler: AtomicUsize::new(0), flags: AtomicI32::new(0), mask: AtomicU64::new(0) } };
             SEATS],
-        handling: [const { AtomicI32::new(0) }; HANDLING],
     }
 }; HIGHEST];
 
@@ -101,7 +91,12 @@ static USED: AtomicBool = AtomicBool::new(false);
 static IN_FRONT: AtomicBool = AtomicBool::new(false);
 
 fn of(signal: c_int) -> Option<&'static Signal> {
-    SIGNALS.get(usize::try_from(signal).ok()?.checked_sub(1)?)
+    SIGNALS.get(place(signal)?)
+}
+
+/// Where a signal stands in a table of all.
+pub(super) fn place(signal: c_int) -> Option<usize> {
+    usize::try_from(signal).ok()?.checked_sub(1)
 }
 
 /// The bit of a signal in a mask of the kernel's.
@@ -147,57 +142,10 @@ extern "C" fn enter<const SEAT: usize>(signal: c_int, info: *mut siginfo_t, cont
         // SAFETY: the program gave this function for the purpose; one of a single argument
         // ignores the others, as it does when the kernel calls it.
         let handler = unsafe { transmute::<usize, Handler>(handler) };
-        let handling = Handling::begin(signal);
+        let running = handling::begin(signal);
         handler(signal, info, context);
-        handling.end();
+        running.end();
     }
-}
-
-/// A place that says that this thread runs the handler of a signal. One whose handler never
-/// returns keeps it until the thread comes to do so again.
-struct Handling(Option<&'static AtomicI32>);
-
-impl Handling {
-    fn begin(signal: c_int) -> Handling {
-        let tid = own_tid();
-        let Some(own) = of(signal) else { return Handling(None) };
-        own.handled.store(true, Ordering::Relaxed);
-        Handling(own.handling.iter().find(|place| {
-            place.load(Ordering::Relaxed) == tid
-                || place.compare_exchange(0, tid, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-        }))
-    }
-
-    fn end(self) {
-        if let Some(place) = self.0 {
-            place.store(0, Ordering::SeqCst);
-        }
-    }
-}
-
-thread_local! {
-    /// The thread's number, once it was asked for.
-    static TID: Cell<c_int> = const { Cell::new(0) };
-}
-
-fn own_tid() -> c_int {
-    if TID.get() == 0 {
-        TID.set(super::thread::tid());
-    }
-    TID.get()
-}
-
-/// The signals of `mask` whose handlers another thread runs, and so blocks for this while only.
-pub(super) fn handled_by(thread: c_int, mask: u64) -> u64 {
-    let runs = |signal: &c_int| {
-        of(*signal).is_some_and(|own| own.handling.iter().any(|place| place.load(Ordering::SeqCst) == thread))
-    };
-    members(mask).filter(runs).fold(0, |mask, signal| mask | bit(signal))
-}
-
-/// Whether there is a handler for the signal, and some thread that lets it run.
-pub(super) fn is_handled(signal: c_int) -> bool {
-    of(signal).is_some_and(|own| own.handled.load(Ordering::Relaxed))
 }
 
 /// Behind the hook nothing runs, and the kernel itself goes by whether the signal is ignored:
@@ -218,7 +166,7 @@ fn step_aside(signal: c_int, info: &siginfo_t, seat: usize) {
     }
     if action == libc::SIG_DFL {
         // Where the cause is not met again. It is blocked until the hook returns.
-        taken::Taken::of(info).give_to_thread();
+        taken::Taken::of(info).give_back();
     }
 }
 
@@ -301,7 +249,7 @@ fn unhooked(signal: c_int, mut action: sigaction) -> sigaction {
 fn put(signal: c_int, action: &sigaction) -> Result<()> {
     let own = of(signal).filter(|own| own.watches.load(Ordering::SeqCst) > 0);
     let Some(own) = own.filter(|_| wants_hook(signal, action.sa_sigaction)) else { return set(signal, action) };
-    own.handled.store(false, Ordering::Relaxed);
+    handling::forget(signal);
     let next = (own.last.load(Ordering::Relaxed) + 1) % SEATS;
     own.last.store(next, Ordering::Relaxed);
     let seat = &own.seats[next];
@@ -474,37 +422,15 @@ pub(super) fn hooked(silent_only: bool) -> u64 {
     (1..=64).filter(|&signal| is_hooked(signal)).fold(0, |mask, signal| mask | bit(signal))
 }
 
-/// What a fork finds locked, and the mask to go back to.
-pub(super) struct ForkGuard {
-    _held: Guard<'static, ()>,
-    mask: libc::sigset_t,
-}
-
-impl ForkGuard {
-    /// Before a fork. Signals stay blocked until the end of it: a handler may call
-    /// sigaction(), and a child's must not be the hook.
-    pub(super) fn lock() -> ForkGuard {
-        let mask = signals::block_all();
-        ForkGuard { _held: LOCK.lock(), mask }
-    }
-
-    /// After it, in parent and child.
-    pub(super) fn unlock(self) {
-        let mask = self.mask;
-        drop(self);
-        signals::restore(&mask);
-    }
-}
-
 /// In a forked child, which watches nothing: every action is the program's again. System
 /// calls and atomics only.
 pub(super) fn reset_in_child() {
     bells::reset_in_child();
-    TID.set(0);
     // To look at them all brings two pages into the child.
     if !USED.load(Ordering::Relaxed) {
         return;
     }
+    taken::reset_in_child();
     for signal in 1..=64 {
         if of(signal).is_some_and(|own| own.watches.swap(0, Ordering::SeqCst) > 0) {
             unhook(signal);

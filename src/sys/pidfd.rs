@@ -7,12 +7,12 @@
 
 #![allow(unsafe_code)]
 
-use super::fd::{self, Fd};
+use super::fd::{self, Fd, Fresh};
 use super::file::{self, Sort};
-use super::{number, raw, retry};
+use super::{number, process, raw, retry};
 use crate::errno::{Errno, Result};
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 /// A pidfd of the library's own.
 pub(crate) struct PidFd(Fd);
@@ -35,8 +35,7 @@ impl PidFd {
             Errno::EINVAL | Errno::ENOENT => Errno::ESRCH,
             other => other,
         })?;
-        // SAFETY: fresh and ours.
-        Ok(PidFd(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
+        Ok(PidFd(Fd::new(Fresh::new(fd))?))
     }
 }
 
@@ -47,11 +46,8 @@ pub(crate) fn has_ended(pidfd: RawFd) -> bool {
 
 /// Whether a process has this number, as far as it can be told without a descriptor.
 pub(crate) fn exists(pid: libc::pid_t) -> bool {
-    let (pid, signal) = (libc::c_long::from(pid), 0 as libc::c_long);
-    // SAFETY: touches no memory; signal 0 is not sent. A thread's number is no process'.
-    let asked = number(unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, signal) } as libc::c_int);
-    // EPERM: it may not be sent one.
-    !matches!(asked, Err(Errno::ESRCH | Errno::EINVAL))
+    // Signal 0 is not sent. A thread's number is no process'. EPERM: it may not be sent one.
+    !matches!(process::send_to_thread(pid, pid, 0), Err(Errno::ESRCH | Errno::EINVAL))
 }
 
 /// Whether `fd` is a pidfd, of the program's or anybody's. EBADF.
@@ -161,7 +157,8 @@ fn proc_text(file: String) -> Option<String> {
 fn exit_code(stat: &str) -> Option<i32> {
     // The name in brackets may contain anything, brackets and blanks too.
     let fields = stat.rsplit_once(')')?.1;
-    if !fields.trim_start().starts_with('Z') {
+    // X: nobody will wait for it, and it is about to go.
+    if !fields.trim_start().starts_with(['Z', 'X']) {
         return None;
     }
     fields.split_whitespace().nth(49)?.parse().ok()
@@ -186,6 +183,7 @@ mod tests {
         let fields: Vec<String> = (4..=51).map(|field| field.to_string()).collect();
         let line = format!("7 (a ) Z (b) Z {} 2304\n", fields.join(" "));
         assert_eq!(exit_code(&line), Some(2304));
+        assert_eq!(exit_code(&line.replace(") Z 4", ") X 4")), Some(2304));
         assert_eq!(exit_code(&line.replace(") Z 4", ") S 4")), None);
         assert_eq!(exit_code("7 (short) Z 1"), None);
     }

@@ -10,7 +10,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{fork, number, raw, signal};
+use super::{fd, file, fork, number, raw, signal};
 use crate::errno::{Errno, Result};
 use crate::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -93,17 +93,17 @@ fn is_marked(fd: RawFd) -> bool {
     signal == own_signal()
 }
 
-/// One number's line: its owner, 0 for nobody; and the inode it must still name for the
+/// One number's line: its owner, 0 for nobody; and the pipe it must still name for the
 /// child to close it (0: it must bear the mark).
 struct Line {
     owner: AtomicU64,
-    inode: AtomicU64,
+    pipe_id: AtomicU64,
 }
 
 type Lines = [Line; CHUNK];
 
 const fn vacant() -> Lines {
-    [const { Line { owner: AtomicU64::new(0), inode: AtomicU64::new(0) } }; CHUNK]
+    [const { Line { owner: AtomicU64::new(0), pipe_id: AtomicU64::new(0) } }; CHUNK]
 }
 
 /// Where the library's own descriptors start, if the process' limit lets them.
@@ -145,11 +145,11 @@ pub(super) struct Note {
 
 impl Note {
     /// Notes `fd`, whoever had the number before. ENFILE for numbers beyond a million.
-    pub(super) fn new(fd: RawFd, inode: u64) -> Result<Note> {
+    pub(super) fn new(fd: RawFd, pipe_id: u64) -> Result<Note> {
         let line = line(fd).ok_or(Errno::ENFILE)?;
         let owner = stamp() | (HEAD.owners.fetch_add(1, Ordering::Relaxed) + 1);
         HEAD.chunks.fetch_max(fd.unsigned_abs() as usize / CHUNK + 1, Ordering::Relaxed);
-        line.inode.store(inode, Ordering::Relaxed);
+        line.pipe_id.store(pipe_id, Ordering::Relaxed);
         line.owner.store(owner, Ordering::Release);
         Ok(Note { fd, owner })
     }
@@ -173,29 +173,66 @@ impl Note {
 
 /// In a forked child: closes every descriptor in the register and forgets them.
 ///
-/// Async-signal-safe: atomics, fcntl, fstat, close and close_range only.
+/// Async-signal-safe: atomics, fcntl, fstat, close and close_range only. errno is the caller's to keep.
 pub(super) fn close_all_in_child() {
     let parents = stamp();
     HEAD.generation.fetch_add(1, Ordering::Relaxed);
     let mut run = 0..0;
-    for index in 0..HEAD.chunks.load(Ordering::Relaxed) {
-        for (at, line) in chunk(index).into_iter().flatten().enumerate() {
-            let owner = line.owner.load(Ordering::Acquire);
-            if owner == 0 || owner >> COUNT_BITS != parents >> COUNT_BITS {
-                continue;
-            }
-            let Ok(fd) = RawFd::try_from(index * CHUNK + at) else { continue };
-            let inode = line.inode.load(Ordering::Relaxed);
-            if !if inode == 0 { is_marked(fd) } else { super::file::inode(fd) == Ok(inode) } {
-                continue;
-            }
-            // Neighbours go in one call.
-            if run.end != fd {
-                raw::close_range(run);
-                run = fd..fd;
-            }
-            run.end = fd + 1;
+    let mut kqueues = false;
+    for (fd, pipe_id) in noted(parents) {
+        kqueues |= pipe_id != 0;
+        if !if pipe_id == 0 { is_marked(fd) } else { file::pipe_id(fd) == Ok(pipe_id) } {
+            continue;
         }
+        // Neighbours go in one call.
+        if run.end != fd {
+            raw::close_range(run);
+            run = fd..fd;
+        }
+        run.end = fd + 1;
     }
     raw::close_range(run);
+    if kqueues {
+        close_copies(parents);
+    }
+}
+
+/// The numbers noted under a generation's stamp, with their inodes.
+fn noted(stamp: u64) -> impl Iterator<Item = (RawFd, u64)> {
+    let lines =
+        |index| chunk(index).into_iter().flatten().enumerate().map(move |(at, line)| (index * CHUNK + at, line));
+    let chunks = 0..HEAD.chunks.load(Ordering::Relaxed);
+    chunks.flat_map(lines).filter_map(move |(number, line)| {
+        let owner = line.owner.load(Ordering::Acquire);
+        let noted = owner != 0 && owner >> COUNT_BITS == stamp >> COUNT_BITS;
+        let fd = RawFd::try_from(number).ok().filter(|_| noted)?;
+        Some((fd, line.pipe_id.load(Ordering::Relaxed)))
+    })
+}
+
+/// So many closed numbers in a row end the search for copies.
+const GAP: usize = 8;
+
+/// Closes copies of kqueues' descriptors that the library has not met: they would keep the
+/// parent's kqueue from ending. dup(2) gives the lowest free number, so they are looked for
+/// among the low ones that are in use, which costs a call for each.
+fn close_copies(parents: u64) {
+    let mut closed = 0;
+    for fd in 0.. {
+        match fd::status_flags(fd) {
+            Err(_) => closed += 1,
+            Ok(flags) => {
+                closed = 0;
+                // The kind of file is asked of few: one of a file system may take its time to answer.
+                let may_be = flags & (libc::O_ACCMODE | libc::O_NONBLOCK | libc::O_PATH) == libc::O_NONBLOCK;
+                let is = |pipe_id| noted(parents).any(|(_, noted)| noted == pipe_id);
+                if may_be && file::pipe_id(fd).is_ok_and(is) {
+                    raw::close(fd);
+                }
+            }
+        }
+        if closed == GAP {
+            return;
+        }
+    }
 }

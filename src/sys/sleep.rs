@@ -7,9 +7,10 @@
 //! stack pointer less the ABI's red zone downwards. So a pattern stands there during the
 //! system call, and what is left of it tells.
 //!
-//! Cancellation unwinds the thread's stack by force. Frames that own something must not be
-//! on it then, so the functions here and their caller own nothing; what is to be given
-//! back is given back by a cleanup handler.
+//! Cancellation unwinds the thread's stack by force, and so do a signal handler's
+//! pthread_exit() and siglongjmp(), which leave any sleep. Frames that own something must not
+//! be on it then, so the functions here and their caller own nothing; what is to be given
+//! back is given back by a cleanup handler, which glibc runs in all three cases.
 
 #![allow(unsafe_code)]
 
@@ -62,7 +63,10 @@ pub(crate) struct Nap {
     time: libc::timespec,
     /// The argument that says how long: `None`, the address of `time`.
     timeout: Option<c_long>,
-    on_cancel: Option<OnCancel>,
+    if_left: Option<IfLeft>,
+    cancellable: bool,
+    /// The thread's cancellation type before a cancellable sleep, while that has changed it.
+    kind: c_int,
     outcome: Outcome,
     before: Interruptions,
 }
@@ -94,16 +98,27 @@ impl Nap {
                 None => Some(0),
                 Some(_) => None,
             },
-            on_cancel: None,
+            if_left: None,
+            cancellable: false,
+            kind: UNCHANGED,
             outcome: Outcome { ret: 0, disturbed: 0 },
             before: Interruptions::so_far(),
         }
     }
 
-    /// Makes the sleep a cancellation point: if the thread is cancelled in it, the function is
-    /// called with the nap's address and the thread ends; no event was taken unless [`Events::is_touched`].
-    pub(crate) fn cancellable(self, on_cancel: OnCancel) -> Nap {
-        Nap { on_cancel: Some(on_cancel), ..self }
+    /// Has the function called with the nap's address if the sleep is left for good, by a
+    /// signal handler or, if it is `cancellable`, by the thread's cancellation; no event was
+    /// taken unless [`Events::is_touched`].
+    pub(crate) fn if_left(self, call: IfLeft, cancellable: bool) -> Nap {
+        Nap { if_left: Some(call), cancellable, ..self }
+    }
+
+    /// After that, with cancellation off: the thread's cancellation type is the program's again.
+    pub(crate) fn restore_type(&self) {
+        if self.kind != UNCHANGED {
+            // SAFETY: a type the thread has had.
+            unsafe { pthread_setcanceltype(self.kind, core::ptr::null_mut()) };
+        }
     }
 
     /// How the wait went: EINTR if a handler of the program's ran. No event and no error
@@ -134,40 +149,54 @@ impl Nap {
     }
 }
 
-/// What a thread cancelled in its sleep runs; its argument is the nap.
+/// No cancellation type.
+const UNCHANGED: c_int = -1;
+
+/// What a thread runs that leaves its sleep for good; its argument is the nap.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct OnCancel(pub(crate) extern "C" fn(*mut c_void));
+pub(crate) struct IfLeft(pub(crate) extern "C" fn(*mut c_void));
 
 /// Sleeps as `nap` says.
 ///
 /// # Safety
-/// The nap is valid and nobody else's. If it is cancellable no frame up to the program's owns
-/// anything, or calls Rust functions that could unwind: neither this one nor [`wait`] does.
+/// The nap is valid and nobody else's. No frame up to the program's owns anything, or calls
+/// Rust functions that could unwind: neither this one nor [`wait`] does.
 pub(crate) unsafe extern "C" fn sleep(nap: *mut Nap) {
     // SAFETY: the caller's promise.
-    let Some(OnCancel(routine)) = (unsafe { (*nap).on_cancel }) else {
+    let Some(IfLeft(routine)) = (unsafe { (*nap).if_left }) else {
         // SAFETY: the caller's promise.
         return unsafe { wait(nap) };
     };
     let mut buffer = const { MaybeUninit::<CleanupBuffer>::uninit() };
     let buffer = &raw mut buffer as *mut CleanupBuffer;
-    let (mut kind, mut state) = (0, 0);
     // SAFETY: the buffer is popped again before it ends.
     unsafe { _pthread_cleanup_push(buffer, routine, nap as *mut c_void) };
+    // SAFETY: the caller's promise.
+    if unsafe { (*nap).cancellable } {
+        // SAFETY: the caller's promise.
+        unsafe { wait_cancellably(nap) };
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { wait(nap) };
+    }
+    // SAFETY: pushed above; it is not to be run.
+    unsafe { _pthread_cleanup_pop(buffer, 0) };
+}
+
+unsafe extern "C" fn wait_cancellably(nap: *mut Nap) {
+    let mut state = 0;
     // SAFETY: valid arguments.
     unsafe { pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &raw mut state) };
     // SAFETY: from here to its counterpart the thread may end at any instruction: nothing
     // but one system call happens.
-    unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &raw mut kind) };
+    unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &raw mut (*nap).kind) };
     // SAFETY: the caller's promise.
     unsafe { wait(nap) };
     // SAFETY: restores what was.
-    unsafe { pthread_setcanceltype(kind, &raw mut kind) };
+    unsafe { pthread_setcanceltype((*nap).kind, core::ptr::null_mut()) };
     // SAFETY: restores what was.
     unsafe { pthread_setcancelstate(state, &raw mut state) };
-    // SAFETY: pushed above; it is not to be run.
-    unsafe { _pthread_cleanup_pop(buffer, 0) };
 }
 
 unsafe extern "C" fn wait(nap: *mut Nap) {

@@ -52,6 +52,11 @@ impl Guarded {
         self.cancel != PTHREAD_CANCEL_DISABLE
     }
 
+    /// Has [`Guarded::leave`] restore the cancellation state that `outer` found.
+    pub(crate) fn within(self, outer: &Guarded) -> Guarded {
+        Guarded { cancel: outer.cancel, ..self }
+    }
+
     /// Ends the call: errno is the failure's, or what it was before.
     pub(crate) fn leave(&self, failure: Option<Errno>) {
         let mut ignored = 0;
@@ -68,6 +73,13 @@ pub(crate) fn tid() -> libc::pid_t {
     libc::pid_t::try_from(tid).unwrap_or(0)
 }
 
+/// Names this thread. pthread_setname_np(3) could not: it opens a file of /proc for another one,
+/// which may be gone, and a child started meanwhile would inherit that.
+pub(crate) fn set_name(name: &CStr) {
+    // SAFETY: reads a C string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
 /// Sets this thread's name to what it is.
 pub(crate) fn keep_name() {
     let mut name = [0u8; 16];
@@ -80,6 +92,22 @@ pub(crate) fn keep_name() {
 
 /// Enough for the monitor, which recurses nowhere.
 const STACK: usize = 128 * 1024;
+
+/// The size of a stack with room for [`STACK`]; `None` where only libc's default is known to
+/// have it. libc takes the thread-local storage of the program and its libraries from the same
+/// memory; glibc tells how much that is, in a function it has for language runtimes.
+fn stack_size(attributes: *const libc::pthread_attr_t) -> Option<usize> {
+    type MinStack = unsafe extern "C" fn(*const libc::pthread_attr_t) -> usize;
+    // SAFETY: a C string.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) };
+    if found.is_null() {
+        return None;
+    }
+    // SAFETY: glibc's function of that name has this type.
+    let min_stack = unsafe { core::mem::transmute::<*mut c_void, MinStack>(found) };
+    // SAFETY: the caller's attributes are initialised.
+    unsafe { min_stack(attributes) }.checked_add(STACK)
+}
 
 thread_local! {
     static LIBRARYS: Cell<bool> = const { Cell::new(false) };
@@ -102,15 +130,17 @@ extern "C" fn begin(body: *mut c_void) -> *mut c_void {
 ///
 /// pthread_create(3) itself, and a function without an environment: what std's threads or a
 /// closure keep on the heap would be lost in a forked child, which has no such thread.
-pub(crate) fn spawn(name: &CStr, body: fn()) -> Result<()> {
+pub(crate) fn spawn(body: fn()) -> Result<()> {
     let mut attributes = MaybeUninit::uninit();
     // SAFETY: initialises the attributes.
     if unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) } != 0 {
         return Err(Errno::ENOMEM);
     }
     let attributes = attributes.as_mut_ptr();
-    // SAFETY: initialised above; the size is above the minimum.
-    unsafe { libc::pthread_attr_setstacksize(attributes, STACK) };
+    if let Some(size) = stack_size(attributes) {
+        // SAFETY: initialised above; the size is above the minimum.
+        unsafe { libc::pthread_attr_setstacksize(attributes, size) };
+    }
     // SAFETY: initialised above.
     unsafe { libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED) };
     let mut thread = MaybeUninit::uninit();
@@ -123,9 +153,5 @@ pub(crate) fn spawn(name: &CStr, body: fn()) -> Result<()> {
     if failed {
         return Err(Errno::ENOMEM);
     }
-    // SAFETY: written by the successful call.
-    let thread = unsafe { thread.assume_init() };
-    // SAFETY: the thread runs as long as the process, detached or not.
-    unsafe { libc::pthread_setname_np(thread, name.as_ptr()) };
     Ok(())
 }
