@@ -141,12 +141,12 @@ fn a_trigger_and_its_event_keep_their_bound() {
 
 #[test]
 fn adding_and_deleting_64_keeps_its_bound() {
-    keeps("add-delete-64", ADD_DELETE, 64 * 865);
+    keeps("add-delete-64", ADD_DELETE, 64 * 890);
 }
 
 #[test]
 fn adding_and_deleting_singly_keeps_its_bound() {
-    keeps("add-delete", ADD_DELETE_SINGLY, 1680);
+    keeps("add-delete", ADD_DELETE_SINGLY, 1710);
 }
 
 fn keeps(name: &str, text: &str, bound: u64) {

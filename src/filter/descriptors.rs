@@ -158,8 +158,13 @@ impl Descriptors {
     }
 
     /// The knote on a number that the filter of `row` has there.
+    #[inline(always)]
     pub(super) fn find(&self, knotes: &Knotes, fd: RawFd, row: u8) -> Option<Slot> {
-        self.knotes(knotes, fd).find(|(_, knote)| knote.number() == row & NUMBER).map(|(slot, _)| slot)
+        let mut slot = self.entry(fd)?.first;
+        while slot != NONE && knotes[slot].number() != row & NUMBER {
+            slot = knotes[slot].sibling;
+        }
+        (slot != NONE).then_some(slot)
     }
 
     /// The knotes in the entry of a number.
@@ -213,11 +218,6 @@ impl Descriptors {
 
     pub(crate) fn has_others(&self, fd: RawFd) -> bool {
         self.entry(fd).is_some_and(|entry| entry.others)
-    }
-
-    /// Whether the books have room for the number.
-    pub(super) fn covers(&self, fd: RawFd) -> bool {
-        self.entry(fd).is_some()
     }
 
     /// What the descriptor is, looked up at the first question.

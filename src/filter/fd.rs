@@ -350,20 +350,20 @@ pub(super) fn is_one_shot(queue: &Queue, token: u64, set: usize) -> bool {
 pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
     let fd = token as u32 as RawFd;
     let Queue { fds, knotes, scan, .. } = queue;
-    let (doubtful, outdated) = (fds.is_doubtful(), fds.outdated && !fds.begun_anew);
+    let (mut doubtful, begun_anew) = (fds.is_doubtful(), fds.begun_anew);
     let Some(entry) = fds.known_mut(fd) else { return };
-    if entry.token(fd, set) != token || entry.armed[set] == 0 {
+    let armed = entry.armed[set];
+    if entry.token(fd, set) != token || armed == 0 {
         fds.orphaned |= !fds.outdated;
         return;
     }
-    if outdated && entry.kind != Kind::Kqueue && is_edge(entry.armed[set]) {
-        return ask_epoll_anew(queue, fd, set);
-    }
-    // What was asked for nothing tells of a hang-up at most, whatever else there is.
-    let doubtful = doubtful || entry.armed[set] == pack(PARKED);
-    if entry.armed[set] & pack(epoll::ONESHOT) != 0 {
+    if armed & pack(epoll::ONESHOT) != 0 {
+        // What was asked for nothing tells of a hang-up at most, whatever else there is.
+        doubtful |= armed == pack(PARKED);
         // The kernel has disarmed the entry and keeps it.
         entry.armed[set] = pack(PARKED);
+    } else if doubtful && !begun_anew && entry.kind != Kind::Kqueue && armed & pack(epoll::ET) != 0 {
+        return ask_epoll_anew(queue, fd, set);
     }
     let mut next = entry.first;
     while next != NONE {
@@ -378,11 +378,6 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
             knotes.activate(slot);
         }
     }
-}
-
-/// Whether a set was asked for edges of an entry.
-fn is_edge(armed: u8) -> bool {
-    unpack(armed) & (epoll::ET | epoll::ONESHOT) == epoll::ET
 }
 
 /// Has epoll report an edge once more that may be of an earlier knote, or file. Asking what holds
@@ -488,21 +483,24 @@ pub(crate) fn is_told_by_epoll(knote: &Knote) -> bool {
 
 /// Whether a ready level knote stays on our list: the softened do. One that was softened
 /// for a condition that has passed is handed back to epoll instead, if it is alone in its set.
+#[inline(always)]
 pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> bool {
-    let knote = &queue.knotes[slot];
-    if !is_soft(knote) || marked {
-        return is_soft(knote);
-    }
-    let knote = *knote;
-    let Ok(fd) = descriptor(knote.ident) else { return false };
+    is_soft(&queue.knotes[slot]) && (marked || !harden(queue, slot))
+}
+
+/// False: it has to stay.
+#[inline(never)]
+fn harden(queue: &mut Queue, slot: Slot) -> bool {
+    let knote = queue.knotes[slot];
+    let Ok(fd) = descriptor(knote.ident) else { return true };
     if knote.is_level() {
         if !is_alone(queue, fd, slot) {
-            return true;
+            return false;
         }
         set_soft(&mut queue.knotes[slot], false);
         let _ = apply(queue, fd, set_of(&knote));
     }
-    false
+    true
 }
 
 /// After a hand-out: only knotes that stop need anything done, and only if the kernel

@@ -41,7 +41,7 @@ pub(crate) mod write;
 use crate::abi::{EVFILT_EMPTY, EVFILT_FS, EVFILT_PROC, EVFILT_PROCDESC, EVFILT_SIGNAL, EVFILT_SYSCOUNT, EVFILT_VNODE};
 use crate::abi::{EVFILT_EXCEPT, EVFILT_LIBKQUEUE, EVFILT_READ, EVFILT_TIMER, EVFILT_USER, EVFILT_WRITE, Kevent};
 use crate::errno::{Errno, Result};
-use crate::knote::{Knote, Knotes, SCAN, Slot};
+use crate::knote::{Knote, Knotes, NONE, SCAN, Slot};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::Epoll;
 use crate::sys::eventfd::Waker;
@@ -340,6 +340,7 @@ impl Queue {
     }
 
     /// The knote of (ident, filter), if there is one, by the filter's row.
+    #[inline(always)]
     pub(crate) fn find(&self, row: u8, ident: usize) -> Option<Slot> {
         if in_entry(row) {
             return self.fds.find(&self.knotes, descriptor(ident).ok()?, row);
@@ -437,28 +438,29 @@ pub(crate) fn descriptor(ident: usize) -> Result<RawFd> {
 /// Makes room in the books for a number, which must be open: a wild one must not make large ones.
 /// EBADF, ENOMEM.
 #[cold]
+#[inline(never)]
 fn cover(queue: &mut Queue, fd: RawFd) -> Result<()> {
     if crate::sys::fd::is_open(fd) { queue.fds.cover(fd) } else { Err(Errno::EBADF) }
 }
 
 /// Attaches a new knote: through its filter's row, or through the row that serves the
-/// sort of file its descriptor names.
+/// sort of file its descriptor names. EBADF, ENOMEM, and what that refuses it with.
 #[inline(always)]
 pub(crate) fn attach(queue: &mut Queue, slot: Slot, row: u8) -> Result<()> {
     if on_descriptor(row) {
         let fd = descriptor(queue.knotes[slot].ident)?;
-        if !queue.fds.covers(fd) {
+        let entry = queue.fds.entry(fd).copied();
+        if entry.is_none() {
             cover(queue, fd)?;
         }
         if let Some(inner) = (queue.find_kqueue)(fd) {
             return nested::attach(queue, slot, inner);
         }
-        // A kqueue that was watched there would be asked for in the place of what is there now.
-        if queue.fds.kqueues.contains_key(&fd) {
-            queue.forget(fd);
-        }
-        // A filter that asks epoll nothing would not find out that they are an earlier file's.
-        if !in_entry(row) && queue.fds.knotes(&queue.knotes, fd).next().is_some() {
+        // A kqueue that was watched there would be asked for in the place of what is there now;
+        // a filter that asks epoll nothing would not find out that knotes are an earlier file's.
+        let earlier =
+            |entry: descriptors::Entry| entry.kind == kind::Kind::Kqueue || entry.first != NONE && !in_entry(row);
+        if entry.is_some_and(earlier) {
             queue.forget(fd);
         }
     }

@@ -108,12 +108,18 @@ fn register(queue: &mut Queue, change: &Kevent) -> Result<()> {
         Some(slot) if has(EV_DELETE) => return delete(queue, slot),
         Some(slot) => match modify(queue, slot, change) {
             // The file of the knote was closed and the number is another's now.
-            Err(Errno::ENOENT) if has(EV_ADD) && on_descriptor && queue.find(row, change.ident).is_none() => {}
+            Err(Errno::ENOENT) if has(EV_ADD) && on_descriptor && has_gone(queue, row, change.ident) => {}
             other => return other,
         },
         None => {}
     }
     if has(EV_ADD) { add(queue, row, change) } else { Err(absent(on_descriptor, change.ident)) }
+}
+
+#[cold]
+#[inline(never)]
+fn has_gone(queue: &Queue, row: u8, ident: usize) -> bool {
+    queue.find(row, ident).is_none()
 }
 
 /// Why there is no such knote: the descriptor is not open, or nobody registered it.

@@ -148,6 +148,7 @@ impl Epoll {
         number(unsafe { libc::dup3(other.as_raw_fd(), self.as_raw_fd(), libc::O_CLOEXEC) }).map(|_| ())
     }
 
+    #[inline(always)]
     fn ctl(&self, op: libc::c_int, fd: RawFd, events: u32, token: u64) -> Result<()> {
         let mut event = libc::epoll_event { events, u64: token };
         // SAFETY: `event` is valid for the call; any number may stand for `fd`.
@@ -155,6 +156,7 @@ impl Epoll {
     }
 
     /// EPOLL_CTL_ADD. EBADF, EPERM (not pollable), EEXIST, ELOOP, ENOMEM, ENOSPC.
+    #[inline]
     pub(crate) fn add(&self, fd: RawFd, events: u32, token: u64) -> Result<()> {
         self.ctl(libc::EPOLL_CTL_ADD, fd, events, token)
     }
