@@ -185,16 +185,20 @@ pub(crate) unsafe extern "C" fn sleep(nap: *mut Nap) {
 }
 
 unsafe extern "C" fn wait_cancellably(nap: *mut Nap) {
+    // SAFETY: the caller's promise; it is written before the type is another.
+    let kind = unsafe { &raw mut (*nap).kind };
     let mut state = 0;
     // SAFETY: valid arguments.
     unsafe { pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &raw mut state) };
     // SAFETY: from here to its counterpart the thread may end at any instruction: nothing
     // but one system call happens.
-    unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &raw mut (*nap).kind) };
+    unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, kind) };
     // SAFETY: the caller's promise.
     unsafe { wait(nap) };
+    // SAFETY: the thread's own, written above.
+    let before = unsafe { *kind };
     // SAFETY: restores what was.
-    unsafe { pthread_setcanceltype((*nap).kind, core::ptr::null_mut()) };
+    unsafe { pthread_setcanceltype(before, core::ptr::null_mut()) };
     // SAFETY: restores what was.
     unsafe { pthread_setcancelstate(state, &raw mut state) };
 }
