@@ -21,6 +21,9 @@ OBJCOPY = objcopy
 INSTALL = install
 CFLAGS = -O2 -g -Wall -Wextra
 export CARGO_TARGET_DIR ?= target
+CARGO_HOME ?= $(HOME)/.cargo
+# Panics and debug information name sources, but not the place where they lay.
+REMAP = --remap-path-prefix=$(CURDIR)=libkqueue --remap-path-prefix=$(CARGO_HOME)/registry/src=crates
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # The SONAME names the ABI; the file behind it carries the release as well.
@@ -44,7 +47,7 @@ all: $(BUILD)/libkqueue.so $(BUILD)/libkqueue.a $(BUILD)/libkqueue.pc
 # One run makes both; with an rlib among the crate types cargo would drop LTO.
 $(BUILD)/cargo.stamp: $(SOURCES)
 	@mkdir -p $(BUILD)
-	$(CARGO) rustc --release --lib --crate-type cdylib,staticlib
+	RUSTFLAGS="$(strip $(RUSTFLAGS) $(REMAP))" $(CARGO) rustc --release --lib --crate-type cdylib,staticlib
 	@touch $@
 
 $(BUILD)/libkqueue.so: $(BUILD)/cargo.stamp
@@ -97,7 +100,7 @@ soak: all
 install:
 	@test -e $(BUILD)/libkqueue.so -a -e $(BUILD)/libkqueue.a || \
 		{ echo "nothing to install in $(BUILD)/: run make first" >&2; exit 1; }
-	$(INSTALL) -d $(DESTDIR)$(PKGCONFIGDIR) $(DESTDIR)$(HEADERDIR)/sys $(DESTDIR)$(MANDIR)/man2
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(PKGCONFIGDIR) $(DESTDIR)$(HEADERDIR)/sys $(DESTDIR)$(MANDIR)/man2
 	$(INSTALL) -m 755 $(BUILD)/libkqueue.so $(DESTDIR)$(LIBDIR)/$(SOFILE)
 	ln -sf $(SOFILE) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libkqueue.so

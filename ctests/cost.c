@@ -19,6 +19,10 @@ struct counts { int wait, fionread, outq, epoll_ctl, settime, lock, own, other, 
 /* A system call nobody makes, so that it can be found in the trace. */
 static void mark(int which) { syscall(SYS_getpgid, which); }
 
+/* What stands between these is counted, but in the first round. */
+static void begin_count(int round) { if (round) mark(MARK_BEGIN); }
+static void end_count(int round) { if (round) mark(MARK_END); }
+
 static struct kevent ch[16], ev[16];
 
 /* One prepared change. The array is always the same, so a probe of it happens once. */
@@ -50,12 +54,10 @@ static void collect_ready(int kind, int n)
 		apply(kq);
 	}
 	for (r = 0; r <= ROUNDS; r++) {
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		for (i = 0; i < TIMES; i++)
 			harvest(kq, n);
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 	}
 	close(kq);
 }
@@ -75,8 +77,7 @@ static void little_room(int flags)
 		apply(kq);
 	}
 	for (r = 0; r <= ROUNDS; r++) {
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		for (i = 0; i < TIMES; i++) {
 			EQ(kevent(kq, NULL, 0, ev, 8, NULL), 8);
 			for (j = 0; j < 8 && flags; j++) {
@@ -84,8 +85,7 @@ static void little_room(int flags)
 				apply(kq);
 			}
 		}
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 	}
 	close(kq);
 }
@@ -100,12 +100,10 @@ static void part_writable_socket(void)
 	set(p[0], EVFILT_WRITE, EV_ADD, 0, 0);
 	apply(kq);
 	for (r = 0; r <= ROUNDS; r++) {
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		for (i = 0; i < TIMES; i++)
 			harvest(kq, 1);
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 	}
 	close(kq);
 }
@@ -137,12 +135,10 @@ static void collect_asleep(int kind)
 	set(p[0], EVFILT_READ, EV_ADD, 0, 0);
 	apply(kq);
 	for (r = 0; r <= ROUNDS; r++) {
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		__atomic_add_fetch(wanted, 1, __ATOMIC_SEQ_CST);
 		harvest(kq, 1);
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 		EQ(read(p[0], &c, 1), 1);
 	}
 	EQ(waitpid(pid, NULL, 0), pid);
@@ -163,14 +159,12 @@ static void change_each(int kind, int filter, int before, int counted, int after
 			set(p[i][0], filter, before, 0, 0);
 			apply(kq);
 		}
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		for (i = 0; i < TIMES; i++) {
 			set(p[i][0], filter, counted, 0, 0);
 			apply(kq);
 		}
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 		for (i = 0; after && i < TIMES; i++) {
 			set(p[i][0], filter, after, 0, 0);
 			apply(kq);
@@ -191,8 +185,7 @@ static void part_toggle_write(void)
 	set(p[0], EVFILT_READ, EV_ADD, 0, 0);
 	apply(kq);
 	for (r = 0; r <= ROUNDS; r++) {
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		for (i = 0; i < TIMES; i++) {
 			set(p[0], EVFILT_WRITE, EV_ADD, 0, 0);
 			apply(kq);
@@ -200,8 +193,7 @@ static void part_toggle_write(void)
 			set(p[0], EVFILT_WRITE, EV_DELETE, 0, 0);
 			apply(kq);
 		}
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 	}
 }
 
@@ -218,15 +210,13 @@ static void rearm(int added, int again)
 	set(p[0], EVFILT_READ, added, 0, 0);
 	apply(kq);
 	for (r = 0; r <= ROUNDS; r++) {
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		for (i = 0; i < TIMES; i++) {
 			harvest(kq, 1);
 			set(p[0], EVFILT_READ, again, 0, 0);
 			apply(kq);
 		}
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 	}
 	close(kq);
 }
@@ -242,19 +232,15 @@ static void user_rounds(int count_triggers, int count_collect)
 		apply(kq);
 	}
 	for (r = 0; r <= ROUNDS; r++) {
-		if (r && count_triggers)
-			mark(MARK_BEGIN);
+		begin_count(r && count_triggers);
 		for (i = 0; i < TIMES; i++) {
 			set(i, EVFILT_USER, 0, NOTE_TRIGGER, 0);
 			apply(kq);
 		}
-		if (r && count_triggers)
-			mark(MARK_END);
-		if (r && count_collect)
-			mark(MARK_BEGIN);
+		end_count(r && count_triggers);
+		begin_count(r && count_collect);
 		harvest(kq, TIMES);
-		if (r && count_collect)
-			mark(MARK_END);
+		end_count(r && count_collect);
 	}
 	close(kq);
 }
@@ -268,8 +254,7 @@ static void part_later_timer(void)
 	set(1000, EVFILT_TIMER, EV_ADD, NOTE_SECONDS, 1000);
 	apply(kq);
 	for (r = 0; r <= ROUNDS; r++) {
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		for (i = 0; i < TIMES; i++) {
 			set(i, EVFILT_TIMER, EV_ADD, NOTE_SECONDS, 2000 + i);
 			apply(kq);
@@ -278,8 +263,7 @@ static void part_later_timer(void)
 			set(i, EVFILT_TIMER, EV_DELETE, 0, 0);
 			apply(kq);
 		}
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 	}
 	close(kq);
 }
@@ -288,14 +272,12 @@ static void part_earliest_timer(void)
 {
 	int kq = kqueue(), i, r;
 	for (r = 0; r <= ROUNDS; r++) {
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		for (i = 0; i < TIMES; i++) {
 			set(r * 100 + i, EVFILT_TIMER, EV_ADD, NOTE_SECONDS, 100000 - r * 100 - i);
 			apply(kq);
 		}
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 	}
 	close(kq);
 }
@@ -313,11 +295,9 @@ static void fire_timers(int k)
 		}
 		start = now_ns();
 		UNTIL(now_ns() - start > 3000000);
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		harvest(kq, k);
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 	}
 	close(kq);
 }
@@ -329,12 +309,10 @@ static void part_create(void)
 {
 	int kq[TIMES], i, r;
 	for (r = 0; r <= ROUNDS; r++) {
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		for (i = 0; i < TIMES; i++)
 			OK((kq[i] = kqueue()) >= 0);
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 		for (i = 0; i < TIMES; i++)
 			close(kq[i]);
 		libkqueue_drain_pending_close();
@@ -352,8 +330,7 @@ static void part_polled(void)
 	set(p[0], EVFILT_READ, EV_ADD, 0, 0);
 	apply(kq);
 	for (r = 0; r <= ROUNDS; r++) {
-		if (r)
-			mark(MARK_BEGIN);
+		begin_count(r);
 		for (i = 0; i < TIMES; i++) {
 			EQ(write(p[1], "x", 1), 1);
 			EQ(poll(&shown, 1, 10000), 1);
@@ -361,8 +338,7 @@ static void part_polled(void)
 			EQ(read(p[0], &c, 1), 1);
 			EQ(kevent(kq, NULL, 0, ev, 16, &zero), 0);
 		}
-		if (r)
-			mark(MARK_END);
+		end_count(r);
 	}
 	close(kq);
 }

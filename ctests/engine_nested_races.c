@@ -160,10 +160,22 @@ static void inner_and_number(int kq[2])
 	ADD(kq[1], NUMBER, EVFILT_READ, 0);
 }
 
+/* NUMBER is the first of these ends now, added with them for udata; closes all. */
+static void number_is_heard(int kq[2], int ends[2])
+{
+	struct kevent e;
+	put(ends[1], 3);
+	e = EVENT(kq[1], NUMBER, EVFILT_READ);
+	EQ(e.data, 3);
+	OK(e.udata == ends);
+	OK(close(NUMBER) == 0);
+	close_pair(ends);
+	close_pair(kq);
+}
+
 CHECK(a_ready_inner_whose_watched_number_closed_is_not_reported)
 {
 	int kq[2], p[2];
-	struct kevent e;
 	inner_and_number(kq);
 	trigger(kq[0]);
 	OK(close(NUMBER) == 0);
@@ -175,32 +187,19 @@ CHECK(a_ready_inner_whose_watched_number_closed_is_not_reported)
 	EQ(ONE(kq[0]).filter, EVFILT_USER);
 	user(kq[0], EV_DELETE, 0);
 	NONE(kq[1]);
-	put(p[1], 3);
-	e = EVENT(kq[1], NUMBER, EVFILT_READ);
-	EQ(e.data, 3);
-	OK(e.udata == p);
-	OK(close(NUMBER) == 0);
-	close_pair(p);
-	close_pair(kq);
+	number_is_heard(kq, p);
 }
 
 CHECK(a_socket_on_the_number_of_a_deleted_inner_is_heard)
 {
 	int kq[2], s[2];
-	struct kevent e;
 	inner_and_number(kq);
 	OK(change(kq[1], NUMBER, EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
 	OK(close(NUMBER) == 0);
 	unix_pair(s, SOCK_STREAM);
 	EQ(dup3(s[0], NUMBER, O_CLOEXEC), NUMBER);
 	OK(change(kq[1], NUMBER, EVFILT_READ, EV_ADD, 0, 0, s) == 0);
-	put(s[1], 1);
-	e = EVENT(kq[1], NUMBER, EVFILT_READ);
-	EQ(e.data, 1);
-	OK(e.udata == s);
-	OK(close(NUMBER) == 0);
-	close_pair(s);
-	close_pair(kq);
+	number_is_heard(kq, s);
 }
 
 CHECK(enabling_a_dispatched_watch_reports_an_inner_still_ready)
@@ -239,6 +238,19 @@ CHECK(enabling_a_disabled_watch_reports_an_inner_with_a_ready_pipe)
 	OK(close(in) == 0);
 }
 
+/* Closes a watched pipe's end, which lives on under another number, and lets it become ready. */
+static int orphan_in(int kq, int p[2])
+{
+	int other;
+	pipe_pair(p);
+	ADD(kq, p[0], EVFILT_READ, 0);
+	other = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
+	OK(other >= 0);
+	OK(close(p[0]) == 0);
+	put(p[1], 1);
+	return other;
+}
+
 CHECK(an_orphan_in_a_queue_that_was_watched_once_costs_no_cpu)
 {
 	int in = new_kqueue(), out = new_kqueue(), p[2], other;
@@ -246,12 +258,7 @@ CHECK(an_orphan_in_a_queue_that_was_watched_once_costs_no_cpu)
 	ADD(out, in, EVFILT_READ, EV_ONESHOT);
 	EQ(EVENT(out, in, EVFILT_READ).data, 1);
 	EQ(ONE(in).filter, EVFILT_USER);
-	pipe_pair(p);
-	ADD(in, p[0], EVFILT_READ, 0);
-	other = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
-	OK(other >= 0);
-	OK(close(p[0]) == 0);
-	put(p[1], 1);
+	other = orphan_in(in, p);
 	QUIET(in);
 	QUIET(out);
 	OK(close(other) == 0);
@@ -264,12 +271,7 @@ CHECK(an_orphan_in_a_queue_that_is_watched_costs_no_cpu)
 {
 	int in = new_kqueue(), out = new_kqueue(), p[2], other;
 	ADD(out, in, EVFILT_READ, 0);
-	pipe_pair(p);
-	ADD(in, p[0], EVFILT_READ, 0);
-	other = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
-	OK(other >= 0);
-	OK(close(p[0]) == 0);
-	put(p[1], 1);
+	other = orphan_in(in, p);
 	QUIET(out);
 	QUIET(in);
 	QUIET(out);
@@ -389,6 +391,24 @@ CHECK(the_outer_is_told_of_what_a_call_on_the_inner_had_no_room_for)
 	a_call_on_the_inner_comes_first(EV_CLEAR, 2, EV_CLEAR);
 }
 
+/* The inner shows ready all the time: that alone makes no edge. */
+CHECK(each_trigger_is_told_to_two_cleared_watches_of_an_inner_that_stays_ready)
+{
+	int in = new_kqueue(), outer[2] = { new_kqueue(), new_kqueue() }, i, n;
+	for (i = 0; i < 2; i++)
+		ADD(outer[i], in, EVFILT_READ, EV_CLEAR);
+	for (n = 1; n < 20; n++) {
+		OK(change(in, (uintptr_t)n, EVFILT_USER, EV_ADD, NOTE_TRIGGER, 0, NULL) == 0);
+		for (i = 0; i < 2; i++)
+			EQ(EVENT(outer[i], in, EVFILT_READ).data, n);
+		for (i = 0; i < 2; i++)
+			NONE(outer[i]);
+	}
+	QUIET(outer[0]);
+	close_pair(outer);
+	OK(close(in) == 0);
+}
+
 CHECKS(
 	C(two_queues_that_add_and_delete_each_other_never_hang)
 	C(an_outer_that_closes_while_its_inner_adds_it_never_hangs)
@@ -404,4 +424,5 @@ CHECKS(
 	C(a_level_watch_is_told_however_often_another_outer_looked)
 	C(the_outer_is_told_of_a_level_event_a_call_on_the_inner_had_first)
 	C(the_outer_is_told_of_what_a_call_on_the_inner_had_no_room_for)
+	C(each_trigger_is_told_to_two_cleared_watches_of_an_inner_that_stays_ready)
 );

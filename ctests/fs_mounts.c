@@ -124,20 +124,8 @@ CHECK(poll_and_an_outer_queue_see_it)
 
 CHECK(a_sleeping_call_is_woken)
 {
-	struct kevent ev;
-	int status;
-	pid_t pid;
 	begin(0, VQ_MOUNT);
-	pid = fork();
-	OK(pid >= 0);
-	if (pid == 0) {
-		UNTIL(state_of(getppid()) == 'S');
-		_exit(mount("vnode", in("m"), "tmpfs", 0, "size=4k") == 0 ? 0 : 1);
-	}
-	EQ(collect(kq, &ev, 1, 20000), 1);
-	EQ(ev.fflags, VQ_MOUNT);
-	EQ(waitpid(pid, &status, 0), pid);
-	EQ(status, 0);
+	WAKES(kq, mount("vnode", in("m"), "tmpfs", 0, "size=4k") == 0, VQ_MOUNT);
 	OK(umount(in("m")) == 0);
 	end();
 }

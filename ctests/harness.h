@@ -138,6 +138,17 @@ static int count_fds(void) { return count_entries("/proc/self/fd"); }
 __attribute__((unused))
 static int count_threads(void) { return count_entries("/proc/self/task"); }
 
+/* Waits for a child: its status. */
+__attribute__((unused))
+static int status_of(pid_t pid)
+{
+	int status;
+	OK(pid > 0);
+	while (waitpid(pid, &status, 0) < 0)
+		OK(errno == EINTR);
+	return status;
+}
+
 /* The letter by which the kernel tells what a process or thread does: 'S' asleep, 'T' stopped; 0 if there is none. */
 __attribute__((unused))
 static int state_of(pid_t id)

@@ -273,6 +273,26 @@ CHECK(a_socket_after_a_deleted_kqueue_that_lives_on_is_quiet_until_it_has_data)
 	end(kq, other);
 }
 
+CHECK(a_pipe_on_the_number_of_a_watched_kqueue_that_lives_on_is_written)
+{
+	int kq = new_kqueue(), inner = new_kqueue(), p[2];
+	also_number(inner);
+	NONE(NUMBER);
+	ADD(kq, NUMBER, EVFILT_READ, 0);
+	OK(close(NUMBER) == 0);
+	FAILS(change(kq, NUMBER, EVFILT_WRITE, EV_ADD, 0, 0, NULL), EBADF);
+	also_number(inner);
+	NONE(NUMBER);
+	ADD(kq, NUMBER, EVFILT_READ, 0);
+	pipe_pair(p);
+	also_number(p[1]);
+	ADD(kq, NUMBER, EVFILT_WRITE, 0);
+	EVENT(kq, NUMBER, EVFILT_WRITE);
+	FAILS(change(kq, NUMBER, EVFILT_READ, EV_DELETE, 0, 0, NULL), ENOENT);
+	OK(close(inner) == 0 && close(p[0]) == 0);
+	end(kq, p[1]);
+}
+
 CHECK(a_file_of_proc_on_a_closed_number_is_not_heard_for_the_pipe_before)
 {
 	int kq = new_kqueue(), p[2], other, file;
@@ -448,6 +468,7 @@ CHECKS(
 	C(a_socket_after_a_closed_file_reports_write_alone)
 	C(growth_of_a_closed_file_does_not_reach_the_socket_on_its_number)
 	C(a_socket_after_a_deleted_kqueue_that_lives_on_is_quiet_until_it_has_data)
+	C(a_pipe_on_the_number_of_a_watched_kqueue_that_lives_on_is_written)
 	C(a_file_of_proc_on_a_closed_number_is_not_heard_for_the_pipe_before)
 	C(the_end_of_a_numbers_first_socket_is_not_that_of_its_thousandth)
 	C(read_beside_write_of_a_closed_socket_is_of_the_pipe_that_came)

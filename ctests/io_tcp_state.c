@@ -203,25 +203,11 @@ CHECK(reset_is_seen_by_two_queues)
 	close(two);
 }
 
-/* A bound socket nobody listens on: connects to it are refused, and no one else gets it. */
-static int refusing(struct sockaddr_in *at)
-{
-	socklen_t len = sizeof *at;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	OK(fd >= 0);
-	memset(at, 0, sizeof *at);
-	at->sin_family = AF_INET;
-	at->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	OK(bind(fd, (struct sockaddr *)at, len) == 0);
-	OK(getsockname(fd, (struct sockaddr *)at, &len) == 0);
-	return fd;
-}
-
 static void refused(int filter, int add_first)
 {
 	struct sockaddr_in at;
 	struct kevent ev;
-	int kq = new_kqueue(), held = refusing(&at);
+	int kq = new_kqueue(), held = tcp_bound(&at, 0);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	OK(fd >= 0);
 	if (add_first)
@@ -253,7 +239,7 @@ CHECK(refused_connect_is_seen_by_both_knotes)
 {
 	struct sockaddr_in at;
 	struct kevent r, w;
-	int kq = new_kqueue(), held = refusing(&at);
+	int kq = new_kqueue(), held = tcp_bound(&at, 0);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	ADD(kq, fd, EVFILT_READ, 0);
 	ADD(kq, fd, EVFILT_WRITE, 0);

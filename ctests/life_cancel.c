@@ -152,20 +152,26 @@ CHECK(a_sleeper_with_asynchronous_cancellation_ends)
 	OK(close(kq) == 0);
 }
 
+/* It returns when user event 1 is triggered, and not before. */
+static void sleeps_through_its_cancellation(struct victim *v)
+{
+	victim_start(v);
+	victim_sleeps(v);
+	OK(pthread_cancel(v->thread) == 0);
+	pause_ms(10);
+	EQ(load(&v->calls), 0);
+	OK(trigger(v->kq, 1) == 0);
+	OK(!was_cancelled(v));
+	EQ(v->events, 1);
+}
+
 CHECK(a_sleeper_that_disabled_cancellation_sleeps_on)
 {
 	int kq = new_kqueue();
 	struct victim v = sleeping_victim(kq, -1);
 	OK(add_user(kq, 1, EV_CLEAR) == 0);
 	v.disabled = 1;
-	victim_start(&v);
-	victim_sleeps(&v);
-	OK(pthread_cancel(v.thread) == 0);
-	pause_ms(10);
-	EQ(load(&v.calls), 0);
-	OK(trigger(kq, 1) == 0);
-	OK(!was_cancelled(&v));
-	EQ(v.events, 1);
+	sleeps_through_its_cancellation(&v);
 	OK(close(kq) == 0);
 }
 
@@ -176,14 +182,7 @@ CHECK(a_sleeper_that_has_made_changes_returns_its_event)
 	struct victim v = sleeping_victim(kq, -1);
 	v.nchanges = 1;
 	EV_SET(&v.change, 1, EVFILT_USER, EV_ADD | EV_CLEAR, 0, 0, NULL);
-	victim_start(&v);
-	victim_sleeps(&v);
-	OK(pthread_cancel(v.thread) == 0);
-	pause_ms(10);
-	EQ(load(&v.calls), 0);
-	OK(trigger(kq, 1) == 0);
-	OK(!was_cancelled(&v));
-	EQ(v.events, 1);
+	sleeps_through_its_cancellation(&v);
 	OK(close(kq) == 0);
 }
 

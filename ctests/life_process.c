@@ -34,15 +34,6 @@ static const char *self_path(void)
 	return path;
 }
 
-static int status_of(pid_t pid)
-{
-	int status;
-	OK(pid > 0);
-	while (waitpid(pid, &status, 0) < 0)
-		OK(errno == EINTR);
-	return status;
-}
-
 /*
  * This program again, running only the part named mode, before main() and so before
  * the first kqueue(). What it writes to 2 becomes the reason of this check.

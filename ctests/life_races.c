@@ -44,15 +44,6 @@ static void crew_join(pthread_t *crew, int n)
 		OK(pthread_join(crew[i], NULL) == 0);
 }
 
-static int status_of(pid_t pid)
-{
-	int status;
-	OK(pid > 0);
-	while (waitpid(pid, &status, 0) < 0)
-		OK(errno == EINTR);
-	return status;
-}
-
 /* --- close against enter, close and create -------------------------------- */
 
 /* Calls of every kind until the kqueue is gone; each ends, the last with EBADF. */

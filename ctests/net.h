@@ -172,8 +172,9 @@ UNUSED static void drain(int fd, long n)
 	}
 }
 
-/* A loopback listener; rcvbuf 0 leaves the default. */
-UNUSED static int tcp_listener(struct sockaddr_in *at, int backlog, int rcvbuf)
+/* A loopback socket nobody listens on: connects to it are refused, and no one else gets it.
+ * rcvbuf 0 leaves the default. */
+UNUSED static int tcp_bound(struct sockaddr_in *at, int rcvbuf)
 {
 	socklen_t len = sizeof *at;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -185,6 +186,13 @@ UNUSED static int tcp_listener(struct sockaddr_in *at, int backlog, int rcvbuf)
 		set_option(fd, SOL_SOCKET, SO_RCVBUF, rcvbuf);
 	OK(bind(fd, (struct sockaddr *)at, len) == 0);
 	OK(getsockname(fd, (struct sockaddr *)at, &len) == 0);
+	return fd;
+}
+
+/* A loopback listener. */
+UNUSED static int tcp_listener(struct sockaddr_in *at, int backlog, int rcvbuf)
+{
+	int fd = tcp_bound(at, rcvbuf);
 	OK(listen(fd, backlog) == 0);
 	return fd;
 }

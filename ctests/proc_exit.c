@@ -174,28 +174,15 @@ CHECK(exit_of_a_process_that_is_no_child_has_its_status)
 /* Its parent does not reap it: /proc tells. */
 CHECK(zombie_of_somebody_else_has_its_status)
 {
-	int p[2], kq = kqueue();
-	pid_t parent, pid = 0;
+	int kq = kqueue();
+	pid_t parent, pid;
 	need_pidfd();
-	OK(pipe2(p, O_CLOEXEC) == 0);
-	if ((parent = fork()) == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if ((pid = fork()) == 0)
-			for (;;)
-				pause();
-		if (write(p[1], &pid, sizeof pid) != sizeof pid)
-			_exit(1);
-		for (;;)
-			pause();
-	}
-	EQ(read(p[0], &pid, sizeof pid), sizeof pid);
+	pid = grandchild(&parent);
 	WATCH(kq, pid, NOTE_EXIT);
 	kill(pid, SIGTERM);
 	EVENT(kq, pid, NOTE_EXIT, SIGTERM);
 	kill(parent, SIGKILL);
 	reap(parent);
-	close(p[0]);
-	close(p[1]);
 	close(kq);
 }
 

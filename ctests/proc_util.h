@@ -22,6 +22,26 @@ static void need_pidfd(void)
 		close(fd);
 }
 
+/* A process whose parent is a child of this one, does not reap it, and sleeps for ever as well. */
+__attribute__((unused))
+static pid_t grandchild(pid_t *parent)
+{
+	int p[2];
+	pid_t pid = 0;
+	OK(pipe2(p, O_CLOEXEC) == 0);
+	if ((*parent = fork()) == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if ((pid = fork()) != 0 && write(p[1], &pid, sizeof pid) != sizeof pid)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	EQ(read(p[0], &pid, sizeof pid), sizeof pid);
+	close(p[0]);
+	close(p[1]);
+	return pid;
+}
+
 /* A child obeys one letter after the other, and ends when no more can come. */
 struct child { pid_t pid; int orders, answers; };
 

@@ -250,21 +250,9 @@ CHECK(deleted_knote_reports_nothing)
 
 CHECK(process_that_is_no_child_has_its_status)
 {
-	int p[2];
-	pid_t parent, pid = 0;
+	pid_t parent, pid;
 	need_pidfd();
-	OK(pipe2(p, O_CLOEXEC) == 0);
-	if ((parent = fork()) == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if ((pid = fork()) == 0)
-			for (;;)
-				pause();
-		if (write(p[1], &pid, sizeof pid) != sizeof pid)
-			_exit(1);
-		for (;;)
-			pause();
-	}
-	EQ(read(p[0], &pid, sizeof pid), sizeof pid);
+	pid = grandchild(&parent);
 	kq = kqueue();
 	fd = pidfd_of(pid);
 	ADD_EXIT(0);
@@ -272,8 +260,6 @@ CHECK(process_that_is_no_child_has_its_status)
 	EQ(ONE(kq).data, SIGTERM);
 	kill(parent, SIGKILL);
 	reap(parent);
-	close(p[0]);
-	close(p[1]);
 	close(fd);
 	close(kq);
 }

@@ -67,6 +67,12 @@ UNUSED static void clean(void)
 	OK(system(command) == 0);
 }
 
+/* Another process does something once this one sleeps in the queue: that wakes it, with these hints. */
+#define WAKES(kq, what, hints) do { struct kevent ev_; int status_; pid_t pid_ = fork(); OK(pid_ >= 0); \
+	if (pid_ == 0) { UNTIL(state_of(getppid()) == 'S'); _exit((what) ? 0 : 1); } \
+	EQ(collect(kq, &ev_, 1, 20000), 1); EQ(ev_.fflags, hints); \
+	EQ(waitpid(pid_, &status_, 0), pid_); EQ(status_, 0); } while (0)
+
 /* Another process does something, and ends before this goes on. */
 #define ELSEWHERE(what) do { int status_; pid_t pid_ = fork(); OK(pid_ >= 0); \
 	if (pid_ == 0) _exit((what) ? 0 : 1); \

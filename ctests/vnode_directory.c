@@ -245,19 +245,8 @@ CHECK(rmdir_is_delete_for_who_asks_for_it_alone)
 
 CHECK(rmdir_wakes_a_sleeping_call)
 {
-	struct kevent ev;
-	int status;
-	pid_t pid;
 	begin();
-	pid = fork();
-	OK(pid >= 0);
-	if (pid == 0) {
-		UNTIL(state_of(getppid()) == 'S');
-		_exit(rmdir(in("d")) == 0 ? 0 : 1);
-	}
-	EQ(collect(kq, &ev, 1, 20000), 1);
-	EQ(ev.fflags, NOTE_DELETE);
-	EQ(waitpid(pid, &status, 0), pid);
+	WAKES(kq, rmdir(in("d")) == 0, NOTE_DELETE);
 	end();
 }
 

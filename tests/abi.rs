@@ -56,6 +56,25 @@ fn shipped_archive_exports_the_public_names_only() {
 }
 
 #[test]
+fn shipped_files_name_no_place_they_were_built_in() {
+    if !shipped() {
+        println!("skipped: only make leaves the places out");
+        return;
+    }
+    for file in [shared_object(), archive()] {
+        let bytes = fs::read(&file).expect("the library is readable");
+        let texts = bytes.split(|byte| !byte.is_ascii_graphic()).filter_map(|text| str::from_utf8(text).ok());
+        // Rust's own library comes built, with places that are the same everywhere.
+        let of_rust = |text: &str| text.starts_with("/rustc/") || text.starts_with("/rust/");
+        let found: BTreeSet<&str> = texts
+            .filter(|text| text.contains(env!("CARGO_MANIFEST_DIR")) || text.starts_with('/') && text.contains(".rs"))
+            .filter(|text| !of_rust(text))
+            .collect();
+        assert_eq!(found, BTreeSet::new(), "{}", file.display());
+    }
+}
+
+#[test]
 fn soname_names_the_abi_and_the_object_is_never_unloaded() {
     let mut readelf = Command::new("readelf");
     let dynamic = output(readelf.args(["-d", "-W"]).arg(shared_object()));

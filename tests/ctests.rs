@@ -48,6 +48,7 @@ ctests! {
     io_modes
     io_pipe
     io_reuse
+    io_sets
     io_special
     io_tcp
     io_tcp_state
@@ -72,6 +73,7 @@ ctests! {
     signal_count
     signal_handler
     signal_process
+    signal_refused
     signal_thread
     user_timer_life
     user_timer_timer

@@ -120,14 +120,11 @@ pub(crate) struct Descriptors {
     pub(crate) removed: u32,
     /// The reports at hand are older than the last of those: one may be of an earlier file.
     pub(crate) outdated: bool,
+    /// epoll was asked to report once more what such a one told of.
+    pub(crate) asked_anew: bool,
     /// A count of files has begun anew, so that an orphan's reports may bear the token of a
     /// live entry until the sets are built anew.
     pub(super) begun_anew: bool,
-}
-
-#[cold]
-fn vacant_chunk() -> Box<[Entry; CHUNK]> {
-    Box::new([VACANT; CHUNK])
 }
 
 fn place(fd: RawFd) -> (usize, usize) {
@@ -146,17 +143,18 @@ impl Descriptors {
         Some(&mut self.chunks.get_mut(chunk)?.as_mut()?[at])
     }
 
-    pub(super) fn entry_mut(&mut self, fd: RawFd) -> &mut Entry {
-        let (chunk, at) = place(fd);
+    /// Makes room for a number. ENOMEM.
+    pub(super) fn cover(&mut self, fd: RawFd) -> Result<()> {
+        let (chunk, _) = place(fd);
+        let mut entries = Vec::new();
+        entries.try_reserve_exact(CHUNK)?;
+        entries.resize(CHUNK, VACANT);
         if self.chunks.len() <= chunk {
-            self.grow(chunk);
+            self.chunks.try_reserve(chunk + 1 - self.chunks.len())?;
+            self.chunks.resize_with(chunk + 1, || None);
         }
-        &mut self.chunks[chunk].get_or_insert_with(vacant_chunk)[at]
-    }
-
-    #[cold]
-    fn grow(&mut self, chunk: usize) {
-        self.chunks.resize_with(chunk + 1, || None);
+        self.chunks[chunk] = entries.into_boxed_slice().try_into().ok();
+        Ok(())
     }
 
     /// The knote on a number that the filter of `row` has there.
@@ -176,7 +174,7 @@ impl Descriptors {
     /// Enters a knote, of a filter that has none there. The entry as it is then.
     #[inline(always)]
     pub(super) fn link(&mut self, knotes: &mut Knotes, fd: RawFd, slot: Slot) -> Entry {
-        let entry = self.entry_mut(fd);
+        let Some(entry) = self.known_mut(fd) else { return VACANT };
         if entry.first == NONE {
             entry.first = slot;
             knotes[slot].sibling = NONE;
@@ -208,21 +206,23 @@ impl Descriptors {
     }
 
     pub(crate) fn set_others(&mut self, fd: RawFd, others: bool) {
-        self.entry_mut(fd).others = others;
+        if let Some(entry) = self.known_mut(fd) {
+            entry.others = others;
+        }
     }
 
     pub(crate) fn has_others(&self, fd: RawFd) -> bool {
         self.entry(fd).is_some_and(|entry| entry.others)
     }
 
-    /// Whether the books reach as far as the number, or nearly.
-    pub(crate) fn covers(&self, fd: RawFd) -> bool {
-        place(fd).0 < self.chunks.len() + 1024
+    /// Whether the books have room for the number.
+    pub(super) fn covers(&self, fd: RawFd) -> bool {
+        self.entry(fd).is_some()
     }
 
     /// What the descriptor is, looked up at the first question.
     pub(crate) fn kind(&mut self, fd: RawFd) -> Kind {
-        let entry = self.entry_mut(fd);
+        let Some(entry) = self.known_mut(fd) else { return Kind::of(fd) };
         if entry.kind == Kind::Unknown {
             entry.kind = Kind::of(fd);
             entry.buffer = 0;
@@ -236,7 +236,7 @@ impl Descriptors {
     pub(super) fn send_buffer(&mut self, fd: RawFd, used: usize) -> Result<usize> {
         /// Four bits of an entry's buffer tell by how many the others are to be shifted.
         const SHIFT: u32 = 4;
-        let entry = self.entry_mut(fd);
+        let Some(entry) = self.known_mut(fd) else { return socket::send_buffer(fd) };
         let known = usize::from(entry.buffer >> SHIFT) << (entry.buffer & ((1 << SHIFT) - 1));
         if known != 0 && used <= known / 2 {
             return Ok(known);
@@ -256,7 +256,9 @@ impl Descriptors {
     }
 
     pub(super) fn set_kind(&mut self, fd: RawFd, kind: Kind) {
-        self.entry_mut(fd).kind = kind;
+        if let Some(entry) = self.known_mut(fd) {
+            entry.kind = kind;
+        }
     }
 
     /// Whether a report may be of another file than its token says.

@@ -1,7 +1,7 @@
 //! EVFILT_EXCEPT (macOS, OpenBSD): out-of-band data and its like.
 //!
-//! EPOLLPRI tells: urgent data on TCP, packet-mode changes of a pty. NOTE_OOB comes back in
-//! `fflags` if it was asked for. Ordinary data and hang-ups are none of its business.
+//! EPOLLPRI tells: urgent data on TCP, packet-mode changes of a pty. NOTE_OOB asks for it, and
+//! comes back in `fflags`; who asks for no condition is told of none. Ordinary data and hang-ups are none of its business.
 
 use super::{Facts, Fate, Filter, Outcome, Queue, fd};
 use crate::abi::{Kevent, NOTE_OOB};
@@ -43,11 +43,10 @@ impl Filter for Except {
         if fd::is_gone(queue, slot) {
             return Outcome::Gone;
         }
-        if mask & PRI == 0 {
+        if mask & PRI == 0 || queue.knotes[slot].fflags & NOTE_OOB == 0 {
             return fd::unready(queue, slot, true);
         }
-        let fflags = queue.knotes[slot].fflags & NOTE_OOB;
-        Outcome::Ready(Facts { fflags, again: fd::keep_or_harden(queue, slot, false), ..Facts::default() })
+        Outcome::Ready(Facts { fflags: NOTE_OOB, again: fd::keep_or_harden(queue, slot, false), ..Facts::default() })
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {

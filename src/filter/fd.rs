@@ -256,19 +256,31 @@ pub(super) fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
 }
 
 /// Enters a watched kqueue anew whose epoll was replaced: with the old one it fell out of
-/// the sets.
-pub(super) fn refresh(queue: &mut Queue, fd: RawFd) {
+/// the sets. ELOOP: meanwhile it has come to watch this one. After an error it is as if it
+/// still had to be entered.
+pub(super) fn refresh(queue: &mut Queue, fd: RawFd) -> Result<()> {
     if !queue.fds.kqueues.get_mut(&fd).is_some_and(WatchedKqueue::was_renewed) {
-        return;
+        return Ok(());
     }
-    let target = target(queue, fd);
-    for set in 0..SETS {
-        let Some(entry) = queue.fds.entry(fd) else { return };
+    let entered = enter_anew(queue, fd);
+    if entered.is_err()
+        && let Some(watched) = queue.fds.kqueues.get_mut(&fd)
+    {
+        watched.is_to_enter();
+    }
+    entered
+}
+
+fn enter_anew(queue: &mut Queue, fd: RawFd) -> Result<()> {
+    let (target, entry) = (target(queue, fd), queue.fds.entry(fd).copied().unwrap_or_default());
+    for set in (0..SETS).filter(|&set| entry.armed[set] != 0) {
         let (wanted, token) = (unpack(entry.armed[set]), entry.token(fd, set));
-        if wanted != 0 {
-            let _ = with_set(queue, set, |epoll| epoll.add(target.number, wanted, token));
+        match with_set(queue, set, |epoll| epoll.add(target.number, wanted, token)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
         }
     }
+    Ok(())
 }
 
 /// Removes a knote whose file is gone, without asking epoll for anything.
@@ -338,11 +350,14 @@ pub(super) fn is_one_shot(queue: &Queue, token: u64, set: usize) -> bool {
 pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
     let fd = token as u32 as RawFd;
     let Queue { fds, knotes, scan, .. } = queue;
-    let doubtful = fds.is_doubtful();
+    let (doubtful, outdated) = (fds.is_doubtful(), fds.outdated && !fds.begun_anew);
     let Some(entry) = fds.known_mut(fd) else { return };
     if entry.token(fd, set) != token || entry.armed[set] == 0 {
         fds.orphaned |= !fds.outdated;
         return;
+    }
+    if outdated && entry.kind != Kind::Kqueue && is_edge(entry.armed[set]) {
+        return ask_epoll_anew(queue, fd, set);
     }
     // What was asked for nothing tells of a hang-up at most, whatever else there is.
     let doubtful = doubtful || entry.armed[set] == pack(PARKED);
@@ -362,6 +377,21 @@ pub(crate) fn report(queue: &mut Queue, token: u64, set: usize, mask: u32) {
             }
             knotes.activate(slot);
         }
+    }
+}
+
+/// Whether a set was asked for edges of an entry.
+fn is_edge(armed: u8) -> bool {
+    unpack(armed) & (epoll::ET | epoll::ONESHOT) == epoll::ET
+}
+
+/// Has epoll report an edge once more that may be of an earlier knote, or file. Asking what holds
+/// now would tell of it here, and what entering this one reported would tell of it again.
+#[cold]
+fn ask_epoll_anew(queue: &mut Queue, fd: RawFd, set: usize) {
+    queue.fds.asked_anew = true;
+    if apply(queue, fd, set).is_err_and(gone) {
+        queue.forget(fd);
     }
 }
 
@@ -415,12 +445,26 @@ pub(super) fn unready(queue: &mut Queue, slot: Slot, lasting: bool) -> Outcome {
     match result {
         Ok(()) => Outcome::NotReady,
         Err(errno) if gone(errno) => Outcome::Gone,
+        // No descriptor or memory for a set of its own.
         Err(_) => {
-            // No descriptor or memory for a set of its own: try again in a while.
-            let _ = queue.look_again(slot, super::AGAIN);
+            soften_together(queue, fd, set_of(&knote));
             Outcome::NotReady
         }
     }
+}
+
+/// Softens all knotes of a set that have to share it, so that it tells of edges alone.
+#[cold]
+fn soften_together(queue: &mut Queue, fd: RawFd, set: usize) {
+    let mut next = queue.fds.entry(fd).map_or(NONE, |entry| entry.first);
+    while next != NONE {
+        let knote = &mut queue.knotes[next];
+        next = knote.sibling;
+        if stands_in(knote, set) {
+            set_soft(knote, true);
+        }
+    }
+    let _ = apply(queue, fd, set);
 }
 
 /// Asks epoll whether the number still names the knote's file.
@@ -443,7 +487,7 @@ pub(crate) fn is_told_by_epoll(knote: &Knote) -> bool {
 }
 
 /// Whether a ready level knote stays on our list: the softened do. One that was softened
-/// for a condition that has passed is handed back to epoll instead.
+/// for a condition that has passed is handed back to epoll instead, if it is alone in its set.
 pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> bool {
     let knote = &queue.knotes[slot];
     if !is_soft(knote) || marked {
@@ -452,6 +496,9 @@ pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> boo
     let knote = *knote;
     let Ok(fd) = descriptor(knote.ident) else { return false };
     if knote.is_level() {
+        if !is_alone(queue, fd, slot) {
+            return true;
+        }
         set_soft(&mut queue.knotes[slot], false);
         let _ = apply(queue, fd, set_of(&knote));
     }
@@ -467,10 +514,8 @@ pub(super) fn settle(queue: &mut Queue, slot: Slot, fate: Fate) {
     let knote = &queue.knotes[slot];
     let Ok(fd) = descriptor(knote.ident) else { return };
     let set = set_of(knote);
-    match fate {
-        Fate::Stays | Fate::Cleared => {}
-        Fate::Dispatched => {}
-        Fate::Spent => leave(queue, slot),
+    if fate == Fate::Spent {
+        leave(queue, slot);
     }
     // A parked entry stays for the next EV_ADD, which then is one EPOLL_CTL_MOD.
     if queue.fds.entry(fd).is_some_and(|entry| entry.armed[set] != pack(PARKED)) {

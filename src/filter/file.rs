@@ -23,9 +23,8 @@ use crate::sys::inotify::IN_MODIFY;
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
-/// Rows of the two filters on files.
-pub(crate) struct FileRead;
-pub(crate) struct FileWrite;
+/// The rows of EVFILT_READ and EVFILT_WRITE on files.
+pub(crate) struct OnFile;
 
 /// What a knote on a file keeps, by `own`.
 pub(crate) struct OpenFile {
@@ -140,28 +139,6 @@ fn check(queue: &mut Queue, slot: Slot) -> Result<(RawFd, i64)> {
     if status.identity != watched.identity || is_later() { Err(Errno::ENOENT) } else { Ok((fd, status.size)) }
 }
 
-fn modify(queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-    check(queue, slot)?;
-    let knote = &mut queue.knotes[slot];
-    knote.fflags = change.fflags;
-    queue.knotes.activate(slot);
-    Ok(())
-}
-
-fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
-    let result = check(queue, slot).map(|_| ());
-    unwatch(queue, slot);
-    fd::leave(queue, slot);
-    queue.files.kept.take(queue.knotes[slot].own);
-    result
-}
-
-fn settle(queue: &mut Queue, slot: Slot, fate: Fate) {
-    if fate == Fate::Spent {
-        let _ = detach(queue, slot);
-    }
-}
-
 /// Waits for the file to be written, from the first time that matters. Whether it has
 /// begun to.
 fn watch(queue: &mut Queue, slot: Slot, fd: RawFd) -> bool {
@@ -195,7 +172,7 @@ fn heard(queue: &mut Queue, slot: Slot) {
     }
 }
 
-impl Filter for FileRead {
+impl Filter for OnFile {
     fn validate(&self, _change: &Kevent) -> Result<()> {
         Ok(())
     }
@@ -205,11 +182,18 @@ impl Filter for FileRead {
     }
 
     fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-        modify(queue, slot, change)
+        check(queue, slot)?;
+        queue.knotes[slot].fflags = change.fflags;
+        queue.knotes.activate(slot);
+        Ok(())
     }
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
-        detach(queue, slot)
+        let result = check(queue, slot).map(|_| ());
+        unwatch(queue, slot);
+        fd::leave(queue, slot);
+        queue.files.kept.take(queue.knotes[slot].own);
+        result
     }
 
     fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
@@ -220,7 +204,7 @@ impl Filter for FileRead {
         heard(queue, slot);
         let Ok((fd, size)) = check(queue, slot) else { return Outcome::Gone };
         let knote = queue.knotes[slot];
-        if !queue.files.kept.get(knote.own).regular {
+        if knote.filter() == EVFILT_WRITE || !queue.files.kept.get(knote.own).regular {
             return Outcome::Ready(Facts { again: true, ..Facts::default() });
         }
         let mut unread = file::offset(fd).map(|offset| size - offset);
@@ -245,39 +229,8 @@ impl Filter for FileRead {
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
-        settle(queue, slot, fate);
-    }
-}
-
-impl Filter for FileWrite {
-    fn validate(&self, _change: &Kevent) -> Result<()> {
-        Ok(())
-    }
-
-    fn attach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
-        attach(queue, slot)
-    }
-
-    fn modify(&self, queue: &mut Queue, slot: Slot, change: &Kevent) -> Result<()> {
-        modify(queue, slot, change)
-    }
-
-    fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
-        detach(queue, slot)
-    }
-
-    fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
-        check(queue, slot).is_err()
-    }
-
-    fn deliver(&self, queue: &mut Queue, slot: Slot) -> Outcome {
-        if check(queue, slot).is_err() {
-            return Outcome::Gone;
+        if fate == Fate::Spent {
+            let _ = self.detach(queue, slot);
         }
-        Outcome::Ready(Facts { again: true, ..Facts::default() })
-    }
-
-    fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
-        settle(queue, slot, fate);
     }
 }

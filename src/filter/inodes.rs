@@ -5,10 +5,10 @@
 //! waits for a file; whichever thread reads first tells every kqueue concerned by letter.
 //!
 //! An instance has one watch for an inode, whatever the number of descriptors and knotes
-//! on it. So a watch has *readers*, the kernel is asked for the union of what they want,
-//! and each is told of its own part: bits that gather in its [`Watch`] until the knote is
-//! looked at. Events between a rename's two halves, and names, are dealt with here; what
-//! the bits mean is for the filters to say.
+//! on it. So a watch has *readers*, and each is told of its own part: bits that gather in its
+//! [`Watch`] until the knote is looked at. The kernel is asked for what any reader wants or has
+//! wanted: while it takes something back, it loses what happens. Events between a rename's two
+//! halves, and names, are dealt with here; what the bits mean is for the filters to say.
 
 use super::letters::LetterBox;
 use super::{Queue, token};
@@ -79,23 +79,15 @@ struct Reader {
     mask: u32,
     /// It is a directory of this parent, and wants to know of its own removal.
     below: bool,
-    /// Where the inode was found.
-    place: CString,
 }
 
 /// One inode.
 #[derive(Default)]
 struct Record {
-    /// What the kernel was asked for.
-    mask: u32,
     readers: Vec<Reader>,
 }
 
 impl Record {
-    fn wanted(&self) -> u32 {
-        self.readers.iter().fold(0, |mask, reader| mask | reader.mask)
-    }
-
     fn tell(&self, event: &Event, entries: u32, own: &Subscription, knotes: &mut Knotes) {
         for reader in &self.readers {
             let bits = reader.news_of(event, entries);
@@ -174,9 +166,8 @@ fn add(queue: &mut Queue, slot: Slot, place: CString, mask: u32, below: bool) ->
     };
     let watch = Watch { wd, news: Arc::default() };
     let record = hub.records.entry(wd).or_default();
-    record.mask |= mask;
     let (letters, name, news) = (queue.letter_box(), queue.knotes.name(slot), watch.news.clone());
-    record.readers.push(Reader { letters, name, news, mask, below, place });
+    record.readers.push(Reader { letters, name, news, mask, below });
     Ok(watch)
 }
 
@@ -193,9 +184,7 @@ pub(super) fn change(queue: &mut Queue, slot: Slot, watch: &Watch, fd: RawFd, ma
     if let Some(own) = &queue.inodes
         && let Some(record) = hub.records.get_mut(&watch.wd)
     {
-        record.mask |= mask;
         record.readers.iter_mut().filter(|reader| reader.is(own, name)).for_each(|reader| reader.mask = mask);
-        hub.narrow(watch.wd);
     }
     Ok(true)
 }
@@ -294,16 +283,17 @@ impl Hub {
     /// Reads the instance empty and tells everybody; `queue` is the one at work.
     fn drain(&mut self, queue: &mut Queue) {
         let Some(own) = &queue.inodes else { return };
-        // The second half of the rename whose first was told last.
-        let mut second = 0;
+        // The renames whose first halves were told last: several threads' may be mixed.
+        let (mut halves, mut told) = ([0; HALVES_APART], 0);
         loop {
             let (mut events, more) = self.inotify.read(&mut self.buffer);
             while let Some(event) = events.next() {
                 let first = event.mask & IN_MOVED_FROM != 0 && is_within(&event, events.clone());
                 if first {
-                    second = event.cookie;
+                    halves[told % HALVES_APART] = event.cookie;
+                    told += 1;
                 }
-                let within = first || event.mask & IN_MOVED_TO != 0 && event.cookie == second;
+                let within = first || event.mask & IN_MOVED_TO != 0 && halves.contains(&event.cookie);
                 tell(&mut self.records, &event, within, own, &mut queue.knotes);
             }
             if !more {
@@ -323,23 +313,6 @@ impl Hub {
         Ok(known && found == wd)
     }
 
-    /// Takes back what no reader of a watch wants any more.
-    fn narrow(&mut self, wd: i32) {
-        let Some(record) = self.records.get(&wd) else { return };
-        let (wanted, asked) = (record.wanted(), record.mask);
-        if wanted == asked {
-            return;
-        }
-        let places: Vec<CString> = record.readers.iter().map(|reader| reader.place.clone()).collect();
-        // A reader's descriptor may name another file by now, which must keep what it has.
-        if let Some(place) = places.iter().find(|place| self.widen(place, wanted, wd) == Ok(true))
-            && self.inotify.watch(place, wanted).is_ok()
-            && let Some(record) = self.records.get_mut(&wd)
-        {
-            record.mask = wanted;
-        }
-    }
-
     fn leave(&mut self, wd: i32, gone: impl Fn(&Reader) -> bool) {
         let Some(record) = self.records.get_mut(&wd) else { return };
         record.readers.retain(|reader| !gone(reader));
@@ -347,8 +320,6 @@ impl Hub {
             self.records.remove(&wd);
             // The kernel may have dropped it with its file.
             let _ = self.inotify.unwatch(wd);
-        } else {
-            self.narrow(wd);
         }
     }
 }

@@ -188,8 +188,8 @@ static ROWS: [Option<Row>; ROW_NESTED as usize + 1] = {
     rows[row_of(EVFILT_EXCEPT)] = row(Ident::Polled, &except::Except);
     rows[row_of(EVFILT_VNODE)] = row(Ident::File, &vnode::Vnode);
     rows[row_of(EVFILT_FS)] = row(Ident::Key, &fs::Fs);
-    rows[ROW_FILE_READ as usize] = row(Ident::Unpolled, &file::FileRead);
-    rows[ROW_FILE_WRITE as usize] = row(Ident::Unpolled, &file::FileWrite);
+    rows[ROW_FILE_READ as usize] = row(Ident::Unpolled, &file::OnFile);
+    rows[ROW_FILE_WRITE as usize] = row(Ident::Unpolled, &file::OnFile);
     rows[ROW_NESTED as usize] = row(Ident::Polled, &nested::Nested);
     rows[ROW_CHILD as usize] = row(Ident::Key, &process::Child);
     rows
@@ -237,8 +237,8 @@ pub(crate) fn adds_up(row: u8) -> bool {
 pub(crate) trait Inner: Send + Sync {
     /// The epoll descriptor that becomes readable with its events.
     fn epoll(&self) -> RawFd;
-    /// The inode number of the pipe whose end the program holds.
-    fn inode(&self) -> u64;
+    /// What tells the pipe apart whose end the program holds.
+    fn pipe_id(&self) -> u64;
     /// How many events are pending in it, and a number that changes with each new one.
     fn pending(self: Arc<Self>) -> (usize, u32);
     /// Those who watch it.
@@ -434,18 +434,32 @@ pub(crate) fn descriptor(ident: usize) -> Result<RawFd> {
     RawFd::try_from(ident).map_err(|_| Errno::EBADF)
 }
 
+/// Makes room in the books for a number, which must be open: a wild one must not make large ones.
+/// EBADF, ENOMEM.
+#[cold]
+fn cover(queue: &mut Queue, fd: RawFd) -> Result<()> {
+    if crate::sys::fd::is_open(fd) { queue.fds.cover(fd) } else { Err(Errno::EBADF) }
+}
+
 /// Attaches a new knote: through its filter's row, or through the row that serves the
 /// sort of file its descriptor names.
 #[inline(always)]
 pub(crate) fn attach(queue: &mut Queue, slot: Slot, row: u8) -> Result<()> {
     if on_descriptor(row) {
         let fd = descriptor(queue.knotes[slot].ident)?;
-        // A wild number must not make large books.
-        if !queue.fds.covers(fd) && !crate::sys::fd::is_open(fd) {
-            return Err(Errno::EBADF);
+        if !queue.fds.covers(fd) {
+            cover(queue, fd)?;
         }
         if let Some(inner) = (queue.find_kqueue)(fd) {
             return nested::attach(queue, slot, inner);
+        }
+        // A kqueue that was watched there would be asked for in the place of what is there now.
+        if queue.fds.kqueues.contains_key(&fd) {
+            queue.forget(fd);
+        }
+        // A filter that asks epoll nothing would not find out that they are an earlier file's.
+        if !in_entry(row) && queue.fds.knotes(&queue.knotes, fd).next().is_some() {
+            queue.forget(fd);
         }
     }
     match ops(row).attach(queue, slot) {

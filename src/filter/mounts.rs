@@ -68,8 +68,7 @@ pub(crate) fn collect(queue: &mut Queue) {
     if !mounts.fact.has_changed() && !mounts.unread {
         return;
     }
-    // A change while it is read rings again.
-    let text = mounts.fact.text();
+    let text = read(&mounts.fact);
     mounts.unread = text.is_err();
     let Ok(now) = text.map(|text| parse(&text)) else {
         for slot in mounts.knotes.clone() {
@@ -85,6 +84,22 @@ pub(crate) fn collect(queue: &mut Queue) {
         queue.knotes.activate(slot);
     }
 }
+
+/// The table as it is now. A change while it is read would be told of once more, when there is
+/// no difference to be found.
+fn read(table: &MountTable) -> Result<String> {
+    let mut text = table.text();
+    for _ in 0..READS {
+        if text.is_err() || !table.has_changed() {
+            break;
+        }
+        text = table.text();
+    }
+    text
+}
+
+/// How often the table is read anew at most.
+const READS: u32 = 16;
 
 fn difference(was: &Table, now: &Table) -> u32 {
     let came = now.keys().any(|mount| !was.contains_key(mount));

@@ -9,7 +9,7 @@
 use super::fd;
 use super::kind::Kind;
 use super::watched::WatchedKqueue;
-use super::{Facts, Fate, Filter, Inner, Outcome, Queue, ROW_NESTED, descriptor};
+use super::{Facts, Fate, Filter, Inner, Outcome, Queue, RETRY, ROW_NESTED, descriptor};
 use crate::abi::{EV_CLEAR, EVFILT_READ, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
@@ -49,14 +49,12 @@ fn inner(queue: &Queue, slot: Slot) -> Option<Arc<dyn Inner>> {
 /// Looks whether the knote's number still names the kqueue. EBADF: it names nothing; ENOENT:
 /// something else.
 fn check(queue: &Queue, slot: Slot) -> Result<()> {
-    let inode = file::inode(descriptor(queue.knotes[slot].ident)?)?;
-    if inner(queue, slot).is_some_and(|inner| inner.inode() == inode) { Ok(()) } else { Err(Errno::ENOENT) }
+    let pipe_id = file::pipe_id(descriptor(queue.knotes[slot].ident)?)?;
+    if inner(queue, slot).is_some_and(|inner| inner.pipe_id() == pipe_id) { Ok(()) } else { Err(Errno::ENOENT) }
 }
 
-fn refresh_knote(queue: &mut Queue, slot: Slot) {
-    if let Ok(number) = descriptor(queue.knotes[slot].ident) {
-        fd::refresh(queue, number);
-    }
+fn refresh_knote(queue: &mut Queue, slot: Slot) -> Result<()> {
+    fd::refresh(queue, descriptor(queue.knotes[slot].ident)?)
 }
 
 impl Filter for Nested {
@@ -70,7 +68,7 @@ impl Filter for Nested {
 
     fn modify(&self, queue: &mut Queue, slot: Slot, _change: &Kevent) -> Result<()> {
         check(queue, slot)?;
-        refresh_knote(queue, slot);
+        refresh_knote(queue, slot)?;
         fd::modify(queue, slot, true)?;
         // Its events may stand on its ready list, where epoll does not see them.
         queue.knotes[slot].fflags = UNTOLD;
@@ -80,9 +78,10 @@ impl Filter for Nested {
 
     fn detach(&self, queue: &mut Queue, slot: Slot) -> Result<()> {
         let checked = check(queue, slot);
-        refresh_knote(queue, slot);
+        let refreshed = refresh_knote(queue, slot);
         let detached = fd::detach(queue, slot);
-        checked.and(detached)
+        // One that could not be entered is not there to be taken out.
+        if refreshed.is_ok() { checked.and(detached) } else { checked }
     }
 
     fn is_gone(&self, queue: &mut Queue, slot: Slot) -> bool {
@@ -94,7 +93,15 @@ impl Filter for Nested {
             return Outcome::Gone;
         }
         let Some(inner) = inner(queue, slot) else { return Outcome::Gone };
-        refresh_knote(queue, slot);
+        // Only epoll's consent says that looking into it leads back to no lock that is held.
+        match refresh_knote(queue, slot) {
+            Ok(()) => {}
+            Err(Errno::ELOOP) => return Outcome::Gone,
+            Err(_) => {
+                let _ = queue.look_again(slot, RETRY);
+                return Outcome::NotReady;
+            }
+        }
         let (pending, version) = inner.pending();
         let number = descriptor(queue.knotes[slot].ident).unwrap_or(-1);
         if let Some(watched) = queue.fds.kqueues.get_mut(&number) {

@@ -16,7 +16,7 @@ use crate::sys::clock::Clock;
 use crate::sys::epoll::{self, BATCH, Epoll, Events};
 use std::os::fd::{AsRawFd, RawFd};
 
-/// Batches taken from an old set at most; its level entries come again in each.
+/// Batches taken from a set at most, or as many as it has entries for: there may be orphans.
 const ROUNDS: usize = 64;
 
 /// Replaces the sets of `queue`. `enter_own` puts what belongs to the kqueue itself into
@@ -28,7 +28,8 @@ pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Resul
     let mut renewed = true;
     let inner: Vec<RawFd> = queue.fds.kqueues.keys().copied().collect();
     for number in inner {
-        super::fd::refresh(queue, number);
+        // What fails here is tried again when that kqueue is looked at.
+        let _ = super::fd::refresh(queue, number);
     }
     for set in (1..super::descriptors::SETS).rev() {
         if queue.fds.nested(set).is_some() {
@@ -123,31 +124,26 @@ fn refill(queue: &mut Queue, set: usize, new: &Epoll) -> Result<()> {
 /// Takes the reports that entering caused. Level entries report again by themselves and
 /// one-shot ones are told here for good; edges wait for the next change.
 fn discard_first_reports(queue: &mut Queue, set: usize, new: &Epoll) {
-    let mut events = Events::new();
-    for _ in 0..ROUNDS {
-        if new.look(&mut events, BATCH).is_err() {
-            return;
-        }
-        for (token, mask) in events.iter().filter(|(token, _)| token & token::SOURCE == 0) {
-            if super::fd::is_one_shot(queue, token, set) {
-                super::fd::report(queue, token, set, mask);
-            }
-        }
-        if events.len() < BATCH {
-            return;
-        }
-    }
+    take_reports(queue, set, new, |queue, token| super::fd::is_one_shot(queue, token, set));
 }
 
 /// Takes everything the old set still has to tell.
 fn drain(queue: &mut Queue, set: usize, old: &Epoll) {
+    take_reports(queue, set, old, |_, _| true);
+}
+
+/// Empties a set of what it has to tell of descriptors, and takes up what is to be `heard`.
+/// Level entries come again in every batch, in turn.
+fn take_reports(queue: &mut Queue, set: usize, epoll: &Epoll, heard: impl Fn(&Queue, u64) -> bool) {
     let mut events = Events::new();
-    for _ in 0..ROUNDS {
-        if old.look(&mut events, BATCH).is_err() {
+    for _ in 0..ROUNDS.max(queue.fds.armed(set).len() / BATCH + 2) {
+        if epoll.look(&mut events, BATCH).is_err() {
             return;
         }
         for (token, mask) in events.iter().filter(|(token, _)| token & token::SOURCE == 0) {
-            super::fd::report(queue, token, set, mask);
+            if heard(queue, token) {
+                super::fd::report(queue, token, set, mask);
+            }
         }
         if events.len() < BATCH {
             return;

@@ -231,7 +231,8 @@ impl Timers {
                 } else if line.fd.as_ref().is_some_and(|fd| fd.arm(next.deadline()).is_ok()) {
                     line.armed = next.deadline();
                 } else {
-                    // Only a time out of range fails, and there is none below NEVER.
+                    // A time out of range, of which there is none below NEVER, or the clock has just
+                    // been set: the timerfd tells of that as well.
                     self.behind = true;
                     break;
                 }

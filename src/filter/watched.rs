@@ -87,6 +87,11 @@ impl WatchedKqueue {
         let now = kqueue.watchers().renewals.load(Ordering::Acquire);
         core::mem::replace(&mut self.renewals, now) != now
     }
+
+    /// It could not be entered: it is as if the epoll was replaced once more.
+    pub(super) fn is_to_enter(&mut self) {
+        self.renewals = self.renewals.wrapping_sub(1);
+    }
 }
 
 impl Drop for WatchedKqueue {

@@ -189,7 +189,10 @@ fn undo(queue: &mut Queue, slot: Slot, name: u64, (before, data): &(Knote, isize
         && let Ok(fd) = filter::descriptor(before.ident)
     {
         queue.forget(fd);
-        return if fd::is_open(fd) { Errno::ENOENT } else { Errno::EBADF };
+        // The filter may have failed for another reason than the number.
+        if queue.knotes.resolve(name) != Some(slot) {
+            return if fd::is_open(fd) { Errno::ENOENT } else { Errno::EBADF };
+        }
     }
     let knote = &mut queue.knotes[slot];
     knote.udata = before.udata;

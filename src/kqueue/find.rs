@@ -1,5 +1,5 @@
 //! From a number to the kqueue it names: through the table, and where that is not to be
-//! trusted through the inode of the pipe behind the number.
+//! trusted through the identity of the pipe behind the number.
 //!
 //! The table cannot know of a close that leaves a copy open. So a kqueue seen under more
 //! numbers than one has each use of them looked at, by fstat(2); of any other a call looks
@@ -47,7 +47,7 @@ impl Found {
 
 impl Kqueue {
     fn is_named(self: &Arc<Self>, number: RawFd) -> bool {
-        let named = file::inode(number) == Ok(self.held.inode());
+        let named = file::pipe_id(number) == Ok(self.held.pipe_id());
         if !named {
             self.lose(number);
             // If it lives, then under another number.
@@ -69,16 +69,16 @@ impl Kqueue {
 /// Recognises a copy of a kqueue's descriptor by the pipe behind it. EBADF.
 #[inline(never)]
 fn adopt(number: RawFd) -> Result<Found> {
-    let inode = file::inode(number)?;
+    let pipe_id = file::pipe_id(number)?;
     let all = process().table.all();
-    let (_, kqueue) = all.into_iter().find(|(_, kqueue)| kqueue.held.inode() == inode).ok_or(Errno::EBADF)?;
+    let (_, kqueue) = all.into_iter().find(|(_, kqueue)| kqueue.held.pipe_id() == pipe_id).ok_or(Errno::EBADF)?;
     if file::sort(number)? != file::Sort::Fifo {
         return Err(Errno::EBADF);
     }
     kqueue.copied.store(true, Ordering::Relaxed);
     let note = {
         let _creating = fd::creating();
-        UserEnd::new(number, inode)?
+        UserEnd::new(number, pipe_id)?
     };
     let evicted = {
         let mut numbers = kqueue.numbers();
@@ -102,5 +102,5 @@ fn adopt(number: RawFd) -> Result<Found> {
 /// The kqueue behind a number that a change names, for kqueues that watch kqueues.
 pub(super) fn find_inner(number: RawFd) -> Option<Arc<dyn Inner>> {
     let kqueue = process().table.find(number)?;
-    (file::inode(number) == Ok(kqueue.held.inode())).then_some(kqueue as Arc<dyn Inner>)
+    (file::pipe_id(number) == Ok(kqueue.held.pipe_id())).then_some(kqueue as Arc<dyn Inner>)
 }

@@ -57,13 +57,18 @@ fn let_go(queue: &mut Queue, slot: Slot, name: u64, outcome: Outcome) -> Option<
     None
 }
 
-/// Drops all knotes on the descriptor of a knote whose file is gone.
+/// Drops a knote that says its file is gone, and those on its descriptor of which that is true.
 pub(super) fn forget(queue: &mut Queue, slot: Slot, name: u64) {
     if queue.knotes.resolve(name) != Some(slot) {
         return;
     }
     if let Ok(fd) = filter::descriptor(queue.knotes[slot].ident) {
         queue.forget(fd);
+    }
+    // It may have said so for another reason than the number. Off the ready list it would stay
+    // silent.
+    if queue.knotes.resolve(name) == Some(slot) {
+        drop_knote(queue, slot);
     }
 }
 

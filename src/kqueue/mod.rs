@@ -7,9 +7,10 @@
 //! * **E**, the epoll that all knotes on descriptors, the timerfds and L stand in.
 //!
 //! One lock a kqueue, never held over a sleep. Lock order: an outer kqueue, an inner one
-//! that it watches, the process's file hub; the monitor's list; the table's locks last,
-//! with none taken inside. State is freed by whoever drops the last reference: the table
-//! holds one for each number, `live` one, and every call inside one.
+//! that it watches, the process's hubs; the monitor's list; its numbers; the table; last the
+//! register and the signals' actions (`docs/descriptor-life.md` has them all). State is freed by
+//! whoever drops the last reference: the table holds one for each number, `live` one, and every
+//! call inside one.
 
 mod change;
 mod find;
@@ -113,12 +114,13 @@ pub(crate) fn create() -> Result<RawFd> {
     debug::init();
     fork::install()?;
     match try_create() {
-        Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
+        Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOSPC) => {
             // What closed kqueues still hold may be what is missing. Another thread may be about
             // to free it.
             reap();
             process().table.wait_freed_for(Duration::from_millis(100));
-            try_create()
+            // Out of epoll's watches is out of memory to a program.
+            try_create().map_err(|errno| if errno == Errno::ENOSPC { Errno::ENOMEM } else { errno })
         }
         other => other,
     }
@@ -129,7 +131,7 @@ fn try_create() -> Result<RawFd> {
     let (user, note, held, epoll) = {
         let _creating = fd::creating();
         let (user, held) = pipe::sentinel()?;
-        let note = UserEnd::new(user.as_raw_fd(), held.inode())?;
+        let note = UserEnd::new(user.as_raw_fd(), held.pipe_id())?;
         (user, note, held, Arc::new(Epoll::new()?))
     };
     // Last of what takes descriptors: if it fails, nothing stays.
@@ -448,7 +450,7 @@ impl Inner for Kqueue {
         }
         let mut state = self.state.lock();
         signals::expect(&mut state.queue);
-        wait::look(&self, &mut state);
+        wait::look(&self, &mut state, false);
         let pending = state.queue.knotes.ready();
         state.queue.timers.arm();
         // Looking took the events out of the epoll. The one who asks knows now; a thread
@@ -465,8 +467,8 @@ impl Inner for Kqueue {
         (pending, activations)
     }
 
-    fn inode(&self) -> u64 {
-        self.held.inode()
+    fn pipe_id(&self) -> u64 {
+        self.held.pipe_id()
     }
 
     fn watchers(&self) -> &Watchers {

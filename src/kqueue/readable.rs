@@ -98,7 +98,7 @@ pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) ->
     let named = match state.readable.mark {
         Mark::Off => return None,
         Mark::Fired => unmark(kqueue, number),
-        Mark::Armed => file::inode(number) == Ok(kqueue.held.inode()),
+        Mark::Armed => file::pipe_id(number) == Ok(kqueue.held.pipe_id()),
     };
     if named {
         switch_off(kqueue, state);
@@ -268,7 +268,7 @@ fn leave_fired(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Cal
 /// Looks what is pending, on behalf of those who only see the descriptor or its epoll.
 fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
     signals::expect(&mut state.queue);
-    wait::look(kqueue, state);
+    wait::look(kqueue, state, true);
     state.queue.timers.arm();
     state.tell_watchers(kqueue);
 }

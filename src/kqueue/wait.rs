@@ -189,6 +189,9 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
     }
     round.more = found.len() == round.asked;
     absorb(kqueue, state, found)?;
+    if core::mem::take(&mut state.queue.fds.asked_anew) {
+        take_once_more(kqueue, state, found, round)?;
+    }
     if round.is_over() && state.queue.knotes.ready() == 0 {
         inodes::catch_up(&mut state.queue);
         processes::take_news(&mut state.queue);
@@ -203,6 +206,14 @@ fn take_up(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, room: us
         return Err(Errno::EBADF);
     }
     Ok(())
+}
+
+/// What was found was too old to be told, and epoll was asked for it anew.
+#[cold]
+fn take_once_more(kqueue: &Arc<Kqueue>, state: &mut State, found: &mut Events, round: &mut Round) -> Result<()> {
+    kqueue.epoll.look(found, round.asked)?;
+    round.more = found.len() == round.asked;
+    absorb(kqueue, state, found)
 }
 
 /// epoll may have more: waits again where the first wait fell short. True: all that there is
@@ -301,18 +312,37 @@ fn rebuild(kqueue: &Arc<Kqueue>, state: &mut State) {
 #[inline(never)]
 fn absorb_set(queue: &mut Queue, set: u64) {
     let Ok(set) = usize::try_from(set) else { return };
-    let mut events = Events::new();
-    for _ in 0..LOOKS {
-        let Some(epoll) = queue.fds.nested(set) else { return };
-        if epoll.look(&mut events, BATCH).is_err() {
-            return;
-        }
+    let (mut events, mut emptying) = (Events::new(), Emptying::of(queue));
+    while let Some(epoll) = queue.fds.nested(set)
+        && epoll.look(&mut events, BATCH).is_ok()
+    {
         for (token, mask) in events.iter() {
             filter::fd::report(queue, token, set, mask);
         }
-        if events.len() < BATCH {
+        if !emptying.goes_on(queue, events.len()) {
             return;
         }
+    }
+}
+
+/// How an epoll is emptied in which level entries come again in every batch, in turn.
+struct Emptying {
+    /// Those of knotes, as of the last batch.
+    activations: u32,
+    /// How many batches have brought none in a row.
+    fruitless: usize,
+}
+
+impl Emptying {
+    fn of(queue: &Queue) -> Emptying {
+        Emptying { activations: queue.knotes.activations(), fruitless: 0 }
+    }
+
+    /// A batch of `len` was taken up: whether another may bring what is not on the ready list.
+    fn goes_on(&mut self, queue: &Queue, len: usize) -> bool {
+        let before = core::mem::replace(&mut self.activations, queue.knotes.activations());
+        self.fruitless = if self.activations == before { self.fruitless + 1 } else { 0 };
+        len == BATCH && self.fruitless < queue.knotes.ready().div_ceil(BATCH).max(1)
     }
 }
 
@@ -361,15 +391,16 @@ fn hand_out_more(
 }
 
 /// Looks without consuming: afterwards exactly the knotes whose events are pending are on
-/// the ready list.
-pub(super) fn look(kqueue: &Arc<Kqueue>, state: &mut State) {
+/// the ready list; where only `some` matter, not all of a great many.
+pub(super) fn look(kqueue: &Arc<Kqueue>, state: &mut State, some: bool) {
     state.queue.next_scan();
-    let mut events = Events::new();
-    for _ in 0..LOOKS {
+    let (mut events, mut emptying) = (Events::new(), Emptying::of(&state.queue));
+    let batches = if some { LOOKS } else { usize::MAX };
+    for _ in 0..batches {
         if kqueue.epoll.look(&mut events, BATCH).is_err() || absorb(kqueue, state, &events).is_err() {
             return;
         }
-        if events.len() < BATCH {
+        if !emptying.goes_on(&state.queue, events.len()) {
             break;
         }
     }

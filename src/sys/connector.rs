@@ -10,13 +10,13 @@
 
 #![allow(unsafe_code)]
 
-use super::fd::{self, Fd};
+use super::fd::{self, Fd, Fresh};
 use super::thread;
 use super::{number, raw, zero};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
 use libc::pid_t;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 /// What happened to a process or one of its threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,8 +111,7 @@ impl Connector {
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: touches no memory.
         let fd = number(unsafe { libc::socket(libc::AF_NETLINK, kind, NETLINK_CONNECTOR) })?;
-        // SAFETY: fresh and ours.
-        let connector = Connector(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?);
+        let connector = Connector(Fd::new(Fresh::new(fd))?);
         // SAFETY: a sockaddr_nl may be all zero.
         let mut address: libc::sockaddr_nl = unsafe { MaybeUninit::zeroed().assume_init() };
         address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
@@ -213,7 +212,9 @@ impl Connector {
 impl Drop for Connector {
     fn drop(&mut self) {
         // Before 6.6 the kernel would go on making messages for nobody.
-        let _ = self.order(IGNORE, &[]);
+        if self.0.is_intact() {
+            let _ = self.order(IGNORE, &[]);
+        }
     }
 }
 

@@ -2,15 +2,15 @@
 
 #![allow(unsafe_code)]
 
-use super::fd::Fd;
+use super::fd::{Fd, Fresh};
 use super::fork::PerProcess;
 use super::sleep::{self, Nap};
 use super::{number, raw, retry, zero};
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::sync::Mutex;
 use core::mem::MaybeUninit;
 use libc::{c_int, c_long};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 pub(crate) const IN: u32 = libc::EPOLLIN as u32;
 pub(crate) const OUT: u32 = libc::EPOLLOUT as u32;
@@ -124,8 +124,7 @@ impl Epoll {
     pub(crate) fn new() -> Result<Epoll> {
         // SAFETY: touches no memory.
         let fd = number(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: fresh and ours.
-        Ok(Epoll(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
+        Ok(Epoll(Fd::new(Fresh::new(fd))?))
     }
 
     /// As [`Epoll::new`], or the one held in reserve: for when there must be one.
@@ -140,8 +139,11 @@ impl Epoll {
     }
 
     /// dup3(2): `other` takes this number over, and what it held goes once the last wait
-    /// in it has returned.
+    /// in it has returned. EBADF: the program has closed this one.
     pub(crate) fn replace(&self, other: Epoll) -> Result<()> {
+        if !self.is_intact() {
+            return Err(Errno::EBADF);
+        }
         // SAFETY: both numbers are ours and open.
         number(unsafe { libc::dup3(other.as_raw_fd(), self.as_raw_fd(), libc::O_CLOEXEC) }).map(|_| ())
     }

@@ -9,11 +9,11 @@
 #![allow(unsafe_code)]
 
 use super::epoll::{self, Epoll};
-use super::fd::Fd;
+use super::fd::{Fd, Fresh};
 use super::number;
 use crate::errno::{Errno, Result};
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 /// The descriptor.
@@ -30,8 +30,7 @@ impl AlwaysReady {
     pub(crate) fn new() -> Result<AlwaysReady> {
         // SAFETY: touches no memory.
         let fd = number(unsafe { libc::eventfd(1, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-        // SAFETY: fresh and ours.
-        Ok(AlwaysReady(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
+        Ok(AlwaysReady(Fd::new(Fresh::new(fd))?))
     }
 
     /// Whether the number still is this descriptor: the program may have closed it.
@@ -80,8 +79,12 @@ impl Waker {
     }
 
     fn enter(&self) {
-        let trigger = if self.lit.load(Ordering::Acquire) { 0 } else { epoll::ET };
-        let (ready, mask) = (self.ready.as_raw_fd(), epoll::IN | trigger);
+        let lit = self.lit.load(Ordering::Acquire);
+        let (ready, mask) = (self.ready.as_raw_fd(), epoll::IN | if lit { 0 } else { epoll::ET });
+        // An entry that shows ready already is no news to those who watch for edges.
+        if lit {
+            let _ = self.epoll.delete(ready);
+        }
         for _ in 0..TRIES {
             let asked = self.epoll.modify(ready, mask, self.token);
             // Another thread may be adding it at the same time.

@@ -10,7 +10,35 @@ use super::register::{self, FLOOR, Note};
 pub(crate) use super::register::{creating, generation};
 use super::{ask_twice, number, raw};
 use crate::errno::Result;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use core::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// A descriptor that the kernel has just made for us, and that nothing knows of yet. Dropped
+/// it is closed, by no cancellation point of libc's.
+pub(crate) struct Fresh(RawFd);
+
+impl Fresh {
+    pub(super) fn new(fd: RawFd) -> Fresh {
+        Fresh(fd)
+    }
+
+    /// The number, which stays open.
+    pub(super) fn keep(self) -> RawFd {
+        ManuallyDrop::new(self).0
+    }
+}
+
+impl AsRawFd for Fresh {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        raw::close(self.0);
+    }
+}
 
 /// A descriptor of the library's own.
 pub(crate) struct Fd {
@@ -22,11 +50,11 @@ pub(crate) struct Fd {
 impl Fd {
     /// Takes a fresh descriptor over: moves it up, marks and notes it. The caller holds
     /// [`creating`].
-    pub(crate) fn new(fd: OwnedFd) -> Result<Fd> {
+    pub(super) fn new(fd: Fresh) -> Result<Fd> {
         let fd = move_up(fd)?;
         register::mark(fd.as_raw_fd())?;
         let note = Note::new(fd.as_raw_fd(), 0)?;
-        Ok(Fd { fd: fd.into_raw_fd(), note, generation: generation() })
+        Ok(Fd { fd: fd.keep(), note, generation: generation() })
     }
 
     /// Whether the number still is this descriptor: the program may have closed it.
@@ -50,15 +78,15 @@ impl Drop for Fd {
 }
 
 /// Notes the program's end of a kqueue, which a child closes only while it still is
-/// the pipe with this inode: the program may have closed it and reused the number.
+/// this pipe: the program may have closed it and reused the number.
 pub(crate) struct UserEnd {
     note: Note,
     generation: u32,
 }
 
 impl UserEnd {
-    pub(crate) fn new(fd: RawFd, inode: u64) -> Result<UserEnd> {
-        Ok(UserEnd { note: Note::new(fd, inode)?, generation: generation() })
+    pub(crate) fn new(fd: RawFd, pipe_id: u64) -> Result<UserEnd> {
+        Ok(UserEnd { note: Note::new(fd, pipe_id)?, generation: generation() })
     }
 }
 
@@ -71,25 +99,22 @@ impl Drop for UserEnd {
 }
 
 /// Moves a descriptor to [`FLOOR`] or above, or at least out of 0, 1 and 2.
-fn move_up(fd: OwnedFd) -> Result<OwnedFd> {
+fn move_up(fd: Fresh) -> Result<Fresh> {
     if fd.as_raw_fd() >= FLOOR {
         return Ok(fd);
     }
-    let moved = match dup_above(&fd, FLOOR) {
+    match dup_above(&fd, FLOOR) {
         // The limit is lower, or all above is taken.
-        Err(_) if fd.as_raw_fd() > 2 => return Ok(fd),
+        Err(_) if fd.as_raw_fd() > 2 => Ok(fd),
         Err(_) => dup_above(&fd, 3),
         moved => moved,
-    };
-    raw::close(fd.into_raw_fd());
-    moved
+    }
 }
 
-fn dup_above(fd: &OwnedFd, floor: RawFd) -> Result<OwnedFd> {
+fn dup_above(fd: &Fresh, floor: RawFd) -> Result<Fresh> {
     // SAFETY: F_DUPFD_CLOEXEC takes an int and touches no memory.
     let moved = number(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, floor) })?;
-    // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(moved) })
+    Ok(Fresh::new(moved))
 }
 
 /// Whether `fd` is an open descriptor, by fcntl(F_GETFD).

@@ -36,6 +36,12 @@ pub(crate) fn inode(fd: RawFd) -> Result<u64> {
     fstat(fd).map(|stat| stat.st_ino)
 }
 
+/// What tells a pipe from every other file, in one word: device and inode number, which has 32
+/// bits in a pipe. EBADF.
+pub(crate) fn pipe_id(fd: RawFd) -> Result<u64> {
+    fstat(fd).map(|stat| stat.st_dev.rotate_left(32) ^ stat.st_ino)
+}
+
 /// Device and inode of the directory entry `path` names; `None` if there is none.
 pub(crate) fn identity_at(path: &CStr) -> Option<(u64, u64)> {
     let mut stat = MaybeUninit::uninit();

@@ -8,9 +8,9 @@
 #![allow(unsafe_code)]
 
 use super::thread::Guarded;
-use super::{hook, register};
+use super::{hook, register, signal};
 use crate::errno::{Errno, Result};
-use crate::sync::Mutex;
+use crate::sync::{Guard, Mutex};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;
@@ -23,7 +23,14 @@ pub(super) struct Page {
     /// Held while signals are hooked and unhooked.
     pub(super) signals: Mutex<()>,
     /// The locks between `prepare` and its counterpart.
-    held: UnsafeCell<Option<(hook::ForkGuard, register::ForkGuards)>>,
+    held: UnsafeCell<Option<Held>>,
+}
+
+/// What a fork finds locked, and the mask to go back to.
+struct Held {
+    descriptors: register::ForkGuards,
+    signals: Guard<'static, ()>,
+    mask: libc::sigset_t,
 }
 
 // SAFETY: the cell is only touched by the thread that holds the locks whose guards are inside.
@@ -33,18 +40,21 @@ pub(super) static PAGE: Page =
     Page { register: register::Head::new(), signals: Mutex::new(()), held: UnsafeCell::new(None) };
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 
+/// Signals are blocked until the end of the fork, for a handler may want any of the locks. The
+/// one of their actions comes last: a handler that waits for it may have interrupted a thread
+/// that holds another.
 extern "C" fn prepare() {
-    // In this order: no signal is watched while a descriptor is made.
-    let guards = (hook::ForkGuard::lock(), register::lock_for_fork());
+    let mask = signal::block_all();
+    let held = Held { descriptors: register::lock_for_fork(), signals: PAGE.signals.lock(), mask };
     // SAFETY: we hold the locks that guard this cell.
-    unsafe { *PAGE.held.get() = Some(guards) };
+    unsafe { *PAGE.held.get() = Some(held) };
 }
 
 extern "C" fn parent() {
     // SAFETY: `prepare` ran in this thread, which still holds the locks.
-    if let Some((signals, descriptors)) = unsafe { (*PAGE.held.get()).take() } {
-        drop(descriptors);
-        signals.unlock();
+    if let Some(Held { descriptors, signals, mask }) = unsafe { (*PAGE.held.get()).take() } {
+        drop((signals, descriptors));
+        signal::restore(&mask);
     }
 }
 

@@ -24,7 +24,7 @@
 use super::thread::Guarded;
 use super::{bells, handling, signal as signals, taken, zero};
 use crate::errno::{Errno, Result};
-use crate::sync::{Guard, Mutex};
+use crate::sync::Mutex;
 use core::ffi::c_void;
 use core::mem::{MaybeUninit, transmute};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -434,28 +434,6 @@ pub(super) fn hooked(silent_only: bool) -> u64 {
     (1..=64).filter(|&signal| is_hooked(signal)).fold(0, |mask, signal| mask | bit(signal))
 }
 
-/// What a fork finds locked, and the mask to go back to.
-pub(super) struct ForkGuard {
-    _held: Guard<'static, ()>,
-    mask: libc::sigset_t,
-}
-
-impl ForkGuard {
-    /// Before a fork. Signals stay blocked until the end of it: a handler may call
-    /// sigaction(), and a child's must not be the hook.
-    pub(super) fn lock() -> ForkGuard {
-        let mask = signals::block_all();
-        ForkGuard { _held: LOCK.lock(), mask }
-    }
-
-    /// After it, in parent and child.
-    pub(super) fn unlock(self) {
-        let mask = self.mask;
-        drop(self);
-        signals::restore(&mask);
-    }
-}
-
 /// In a forked child, which watches nothing: every action is the program's again. System
 /// calls and atomics only.
 pub(super) fn reset_in_child() {
@@ -464,6 +442,7 @@ pub(super) fn reset_in_child() {
     if !USED.load(Ordering::Relaxed) {
         return;
     }
+    taken::reset_in_child();
     for signal in 1..=64 {
         if of(signal).is_some_and(|own| own.watches.swap(0, Ordering::SeqCst) > 0) {
             unhook(signal);

@@ -2,11 +2,11 @@
 
 #![allow(unsafe_code)]
 
-use super::fd::{self, Fd};
+use super::fd::{self, Fd, Fresh};
 use super::{number, raw, retry, zero};
 use crate::errno::Result;
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 pub(crate) use libc::{
     IN_ACCESS, IN_ATTRIB, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_IGNORED, IN_ISDIR, IN_MODIFY,
@@ -54,21 +54,15 @@ impl Inotify {
         let _creating = fd::creating();
         // SAFETY: touches no memory.
         let fd = number(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) })?;
-        // SAFETY: fresh and ours.
-        Ok(Inotify(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
+        Ok(Inotify(Fd::new(Fresh::new(fd))?))
     }
 
     /// inotify_add_watch(2): watches the inode that `path` names now for the events of
-    /// `mask`, in place of those it was watched for. All paths of an inode share one
+    /// `mask`, in addition to those it is watched for. All paths of an inode share one
     /// watch and get the same number. EACCES, ENOENT, ENOMEM, ENOSPC.
-    pub(crate) fn watch(&self, path: &CStr, mask: u32) -> Result<i32> {
-        // SAFETY: `path` is a C string.
-        number(unsafe { libc::inotify_add_watch(self.as_raw_fd(), path.as_ptr(), mask) })
-    }
-
-    /// The same, in addition to those it was watched for.
     pub(crate) fn widen(&self, path: &CStr, mask: u32) -> Result<i32> {
-        self.watch(path, mask | libc::IN_MASK_ADD)
+        // SAFETY: `path` is a C string.
+        number(unsafe { libc::inotify_add_watch(self.as_raw_fd(), path.as_ptr(), mask | libc::IN_MASK_ADD) })
     }
 
     pub(crate) fn unwatch(&self, wd: i32) -> Result<()> {
@@ -139,8 +133,7 @@ mod tests {
         // SAFETY: room for two descriptors.
         zero(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_DIRECT | libc::O_NONBLOCK | libc::O_CLOEXEC) })
             .expect("a pipe of packets");
-        // SAFETY: fresh and ours.
-        let [out, input] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+        let [out, input] = ends.map(Fresh::new);
         for event in queued {
             raw::write(input.as_raw_fd(), event).expect("room for an event");
         }

@@ -3,8 +3,8 @@
 //!
 //! Before the first touch of a page process_vm_readv(2) on ourselves tells of a bad address,
 //! where the touch would fault. Pages that once were good are remembered by each thread and
-//! not asked about again, so that a loop with the same arrays pays nothing. A program that unmaps a page and passes it again faults, as it would in
-//! any library call.
+//! not asked about again, so that a loop with the same arrays pays nothing. A program that unmaps
+//! a page and passes it again faults, as it would in any library call.
 
 #![allow(unsafe_code)]
 

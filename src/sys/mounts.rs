@@ -2,10 +2,10 @@
 
 #![allow(unsafe_code)]
 
-use super::fd::{self, Fd};
+use super::fd::{self, Fd, Fresh};
 use super::{raw, retry};
 use crate::errno::{Errno, Result};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 /// The table of the mount namespace that the calling thread was in.
 pub(crate) struct MountTable(Fd);
@@ -22,8 +22,7 @@ impl MountTable {
         let _creating = fd::creating();
         let fd = raw::open(c"/proc/thread-self/mountinfo")
             .map_err(|errno| if errno == Errno::ENOENT { Errno::ENOTSUP } else { errno })?;
-        // SAFETY: fresh and ours.
-        Ok(MountTable(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
+        Ok(MountTable(Fd::new(Fresh::new(fd))?))
     }
 
     /// Whether the table has changed since it was opened or last asked; for one asker only.

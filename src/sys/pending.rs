@@ -25,7 +25,7 @@
 
 use super::clock::Clock;
 use super::taken::{self, MERGING, Mark, Taken};
-use super::{fd, handling, hook, process, raw, signal, thread};
+use super::{handling, hook, process, raw, signal, thread};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -73,8 +73,6 @@ pub(super) struct Status(String);
 
 impl Status {
     fn read(path: &CStr) -> Option<Status> {
-        // No child shall inherit the descriptor.
-        let _creating = fd::creating();
         raw::read_text(path).ok().map(Status)
     }
 
@@ -143,7 +141,8 @@ pub(crate) fn tend(mask: u64) -> (Option<u64>, bool) {
 impl Own {
     fn look(&self, mask: u64) -> bool {
         let pending = pending(mask);
-        taken::rest(mask & !pending, false);
+        taken::forget(mask & !pending);
+        let pending = pending & !taken::bare();
         if !thread::is_librarys() && PASSED.load(Ordering::SeqCst) & mask != 0 {
             PASSED.fetch_and(!mask, Ordering::SeqCst);
         }
@@ -153,6 +152,7 @@ impl Own {
         }
         // Without /proc nobody knows whose they are. The next call looks again.
         let Some(status) = Status::of_thread() else { return false };
+        taken::note_queue(status.field("SigQ:"));
         let mut shared = pending & status.mask("ShdPnd:").unwrap_or(0);
         let mine = pending & status.own();
         let mut own = mine & !self.held.get();
@@ -265,7 +265,8 @@ struct Legacy;
 
 impl Drop for Legacy {
     fn drop(&mut self) {
-        OWN.with(|own| own.release(u64::MAX));
+        // A handler that calls kevent() would meet the locks this takes.
+        signal::with_all_blocked(|| OWN.with(|own| own.release(u64::MAX)));
     }
 }
 

@@ -7,12 +7,12 @@
 
 #![allow(unsafe_code)]
 
-use super::fd::{self, Fd};
+use super::fd::{self, Fd, Fresh};
 use super::file::{self, Sort};
-use super::{number, raw, retry};
+use super::{number, process, raw, retry};
 use crate::errno::{Errno, Result};
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 /// A pidfd of the library's own.
 pub(crate) struct PidFd(Fd);
@@ -35,8 +35,7 @@ impl PidFd {
             Errno::EINVAL | Errno::ENOENT => Errno::ESRCH,
             other => other,
         })?;
-        // SAFETY: fresh and ours.
-        Ok(PidFd(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
+        Ok(PidFd(Fd::new(Fresh::new(fd))?))
     }
 }
 
@@ -47,11 +46,8 @@ pub(crate) fn has_ended(pidfd: RawFd) -> bool {
 
 /// Whether a process has this number, as far as it can be told without a descriptor.
 pub(crate) fn exists(pid: libc::pid_t) -> bool {
-    let (pid, signal) = (libc::c_long::from(pid), 0 as libc::c_long);
-    // SAFETY: touches no memory; signal 0 is not sent. A thread's number is no process'.
-    let asked = number(unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, signal) } as libc::c_int);
-    // EPERM: it may not be sent one.
-    !matches!(asked, Err(Errno::ESRCH | Errno::EINVAL))
+    // Signal 0 is not sent. A thread's number is no process'. EPERM: it may not be sent one.
+    !matches!(process::send_to_thread(pid, pid, 0), Err(Errno::ESRCH | Errno::EINVAL))
 }
 
 /// Whether `fd` is a pidfd, of the program's or anybody's. EBADF.

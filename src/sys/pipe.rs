@@ -8,10 +8,10 @@
 
 #![allow(unsafe_code)]
 
-use super::fd::{self, Fd};
+use super::fd::{self, Fd, Fresh};
 use super::{file, raw, retry, zero};
 use crate::errno::{Errno, Result};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 /// F_SETOWN_EX's argument (fcntl(2)).
 #[repr(C)]
@@ -26,7 +26,7 @@ const F_SETOWN_EX: libc::c_int = 15;
 /// The library's end of a kqueue's pipe.
 pub(crate) struct Held {
     fd: Fd,
-    inode: u64,
+    pipe_id: u64,
 }
 
 impl AsRawFd for Held {
@@ -37,27 +37,25 @@ impl AsRawFd for Held {
 
 /// Makes a sentinel: the program's end, on the lowest free number, and the held one.
 /// The caller holds [`fd::creating`].
-pub(crate) fn sentinel() -> Result<(OwnedFd, Held)> {
+pub(crate) fn sentinel() -> Result<(Fresh, Held)> {
     let mut ends = [-1; 2];
     // SAFETY: `ends` has room for two descriptors.
     zero(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
-    // SAFETY: fresh and ours.
-    let user = unsafe { OwnedFd::from_raw_fd(ends[0]) };
-    // SAFETY: fresh and ours.
-    let held = unsafe { OwnedFd::from_raw_fd(ends[1]) };
-    let inode = file::inode(user.as_raw_fd())?;
-    Ok((user, Held { fd: Fd::new(held)?, inode }))
+    let user = Fresh::new(ends[0]);
+    let held = Fresh::new(ends[1]);
+    let pipe_id = file::pipe_id(user.as_raw_fd())?;
+    Ok((user, Held { fd: Fd::new(held)?, pipe_id }))
 }
 
 /// Gives an end away for good: from here on the program owns and closes it.
-pub(crate) fn hand_over(user: OwnedFd) -> RawFd {
-    user.into_raw_fd()
+pub(crate) fn hand_over(user: Fresh) -> RawFd {
+    user.keep()
 }
 
 impl Held {
-    /// The pipe's inode number, the same through every copy of the program's end.
-    pub(crate) fn inode(&self) -> u64 {
-        self.inode
+    /// What tells the pipe apart, the same through every copy of the program's end.
+    pub(crate) fn pipe_id(&self) -> u64 {
+        self.pipe_id
     }
 
     /// Has the kernel send our signal, which every descriptor of ours bears as its mark, to
@@ -107,12 +105,12 @@ impl Held {
     /// Takes the bytes back. The held end cannot be read, so this reads through the
     /// program's number, and only while that still names this pipe: EBADF otherwise.
     pub(crate) fn unmark(&self, user: RawFd) -> Result<()> {
-        if file::inode(user) != Ok(self.inode) {
+        if file::pipe_id(user) != Ok(self.pipe_id) {
             return Err(Errno::EBADF);
         }
-        let mut bytes = [0u8; 16];
-        // O_NONBLOCK keeps the read from sleeping; EAGAIN: no byte is in it.
-        let _ = retry(|| raw::read(user, &mut bytes));
+        // The number may become another file's before the next call: one that takes from pipes
+        // alone leaves a file's or a socket's bytes where they are.
+        let _ = retry(|| raw::take_from_pipe(user));
         Ok(())
     }
 }

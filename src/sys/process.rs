@@ -2,10 +2,26 @@
 
 #![allow(unsafe_code)]
 
+use super::count;
+use crate::errno::Result;
+
 /// The process's number.
 pub(super) fn pid() -> libc::pid_t {
     // SAFETY: always succeeds and touches no memory.
     unsafe { libc::getpid() }
+}
+
+/// kill(2) of the process itself.
+pub(super) fn send(signal: libc::c_int) {
+    // SAFETY: takes numbers.
+    unsafe { libc::kill(pid(), signal) };
+}
+
+/// tgkill(2). ESRCH, EINVAL, EPERM.
+pub(super) fn send_to_thread(process: libc::pid_t, thread: libc::pid_t, signal: libc::c_int) -> Result<()> {
+    let [process, thread, signal] = [process, thread, signal].map(libc::c_long::from);
+    // SAFETY: takes numbers.
+    count(unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) }).map(|_| ())
 }
 
 /// The kernel's numbers of its threads.

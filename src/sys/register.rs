@@ -93,17 +93,17 @@ fn is_marked(fd: RawFd) -> bool {
     signal == own_signal()
 }
 
-/// One number's line: its owner, 0 for nobody; and the inode it must still name for the
+/// One number's line: its owner, 0 for nobody; and the pipe it must still name for the
 /// child to close it (0: it must bear the mark).
 struct Line {
     owner: AtomicU64,
-    inode: AtomicU64,
+    pipe_id: AtomicU64,
 }
 
 type Lines = [Line; CHUNK];
 
 const fn vacant() -> Lines {
-    [const { Line { owner: AtomicU64::new(0), inode: AtomicU64::new(0) } }; CHUNK]
+    [const { Line { owner: AtomicU64::new(0), pipe_id: AtomicU64::new(0) } }; CHUNK]
 }
 
 /// Where the library's own descriptors start, if the process' limit lets them.
@@ -145,11 +145,11 @@ pub(super) struct Note {
 
 impl Note {
     /// Notes `fd`, whoever had the number before. ENFILE for numbers beyond a million.
-    pub(super) fn new(fd: RawFd, inode: u64) -> Result<Note> {
+    pub(super) fn new(fd: RawFd, pipe_id: u64) -> Result<Note> {
         let line = line(fd).ok_or(Errno::ENFILE)?;
         let owner = stamp() | (HEAD.owners.fetch_add(1, Ordering::Relaxed) + 1);
         HEAD.chunks.fetch_max(fd.unsigned_abs() as usize / CHUNK + 1, Ordering::Relaxed);
-        line.inode.store(inode, Ordering::Relaxed);
+        line.pipe_id.store(pipe_id, Ordering::Relaxed);
         line.owner.store(owner, Ordering::Release);
         Ok(Note { fd, owner })
     }
@@ -179,9 +179,9 @@ pub(super) fn close_all_in_child() {
     HEAD.generation.fetch_add(1, Ordering::Relaxed);
     let mut run = 0..0;
     let mut kqueues = false;
-    for (fd, inode) in noted(parents) {
-        kqueues |= inode != 0;
-        if !if inode == 0 { is_marked(fd) } else { file::inode(fd) == Ok(inode) } {
+    for (fd, pipe_id) in noted(parents) {
+        kqueues |= pipe_id != 0;
+        if !if pipe_id == 0 { is_marked(fd) } else { file::pipe_id(fd) == Ok(pipe_id) } {
             continue;
         }
         // Neighbours go in one call.
@@ -206,7 +206,7 @@ fn noted(stamp: u64) -> impl Iterator<Item = (RawFd, u64)> {
         let owner = line.owner.load(Ordering::Acquire);
         let noted = owner != 0 && owner >> COUNT_BITS == stamp >> COUNT_BITS;
         let fd = RawFd::try_from(number).ok().filter(|_| noted)?;
-        Some((fd, line.inode.load(Ordering::Relaxed)))
+        Some((fd, line.pipe_id.load(Ordering::Relaxed)))
     })
 }
 
@@ -225,8 +225,8 @@ fn close_copies(parents: u64) {
                 closed = 0;
                 // The kind of file is asked of few: one of a file system may take its time to answer.
                 let may_be = flags & (libc::O_ACCMODE | libc::O_NONBLOCK | libc::O_PATH) == libc::O_NONBLOCK;
-                let is = |inode| noted(parents).any(|(_, noted)| noted == inode);
-                if may_be && file::inode(fd).is_ok_and(is) {
+                let is = |pipe_id| noted(parents).any(|(_, noted)| noted == pipe_id);
+                if may_be && file::pipe_id(fd).is_ok_and(is) {
                     raw::close(fd);
                 }
             }

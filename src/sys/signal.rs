@@ -4,14 +4,14 @@
 
 #![allow(unsafe_code)]
 
-use super::fd::Fd;
+use super::fd::{Fd, Fresh};
 use super::pending::Status;
 use super::{count, hook, number, raw, retry};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use libc::c_long;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 /// pwritev2(2), Linux 6.18: EPIPE without the signal.
 const RWF_NOSIGNAL: libc::c_int = 0x100;
@@ -150,8 +150,7 @@ impl SignalFd {
         let set = set_from(mask);
         // SAFETY: `set` is valid; -1 asks for a new descriptor.
         let fd = number(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
-        // SAFETY: fresh and ours.
-        Ok(SignalFd(Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?))
+        Ok(SignalFd(Fd::new(Fresh::new(fd))?))
     }
 
     /// One that tells of nothing yet. The caller does not hold the lock.

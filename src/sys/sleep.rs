@@ -185,9 +185,9 @@ pub(crate) unsafe extern "C" fn sleep(nap: *mut Nap) {
 }
 
 unsafe extern "C" fn wait_cancellably(nap: *mut Nap) {
-    // SAFETY: the caller's promise; it is written before the type is another.
-    let kind = unsafe { &raw mut (*nap).kind };
     let mut state = 0;
+    // SAFETY: the caller's promise.
+    let kind = unsafe { &raw mut (*nap).kind };
     // SAFETY: valid arguments.
     unsafe { pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &raw mut state) };
     // SAFETY: from here to its counterpart the thread may end at any instruction: nothing
@@ -195,10 +195,10 @@ unsafe extern "C" fn wait_cancellably(nap: *mut Nap) {
     unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, kind) };
     // SAFETY: the caller's promise.
     unsafe { wait(nap) };
-    // SAFETY: the thread's own, written above.
-    let before = unsafe { *kind };
+    // SAFETY: it was filled in above.
+    let was = unsafe { kind.read() };
     // SAFETY: restores what was.
-    unsafe { pthread_setcanceltype(before, core::ptr::null_mut()) };
+    unsafe { pthread_setcanceltype(was, core::ptr::null_mut()) };
     // SAFETY: restores what was.
     unsafe { pthread_setcancelstate(state, &raw mut state) };
 }

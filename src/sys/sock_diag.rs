@@ -3,12 +3,12 @@
 
 #![allow(unsafe_code)]
 
-use super::fd::{self, Fd};
+use super::fd::{self, Fd, Fresh};
 use super::fork::PerProcess;
 use super::{number, raw};
 use crate::errno::{Errno, Result};
 use crate::sync::Mutex;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 const NETLINK_SOCK_DIAG: libc::c_int = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -47,8 +47,7 @@ fn open() -> Result<Fd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: touches no memory.
     let fd = number(unsafe { libc::socket(libc::AF_NETLINK, kind, NETLINK_SOCK_DIAG) })?;
-    // SAFETY: fresh and ours.
-    Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })
+    Fd::new(Fresh::new(fd))
 }
 
 /// `struct nlmsghdr` and `struct unix_diag_req` for one inode.

@@ -3,13 +3,17 @@
 //! It is given back with a *mark*, which says that it is counted and whom it was sent to. Any
 //! thread may send itself whatever siginfo it likes, and its own process by way of itself:
 //! what the program sees in the end is what was sent in the beginning.
+//!
+//! Where nobody may queue a siginfo (a sandbox forbids it, or RLIMIT_SIGPENDING is reached)
+//! the signal goes back *bare*, without a mark. Lost it must not be, and as it is known to be
+//! counted it is left alone.
 
 #![allow(unsafe_code)]
 
-use super::{count, process, thread};
+use super::{count, hook, process, thread};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use libc::{c_int, c_long, pid_t, siginfo_t};
 
 /// Where the mark is, in words of a siginfo: in the gap before what depends on the sort of
@@ -34,7 +38,9 @@ pub(super) enum Mark {
 const FOLLOWED: c_int = 0x10000;
 
 impl Mark {
-    const ALL: [Mark; 3] = [Mark::Thread, Mark::Process, Mark::Passing];
+    fn of(word: c_int) -> Option<Mark> {
+        [Mark::Thread, Mark::Process, Mark::Passing].into_iter().find(|&mark| mark as c_int == word & !FOLLOWED)
+    }
 }
 
 fn place(info: *mut siginfo_t) -> *mut c_int {
@@ -48,7 +54,11 @@ fn place(info: *mut siginfo_t) -> *mut c_int {
 pub(super) unsafe fn unmark(info: *mut siginfo_t) -> Option<Mark> {
     // SAFETY: the caller's promise; a siginfo begins with more words than these.
     let place = unsafe { &mut *place(info) };
-    let mark = Mark::ALL.into_iter().find(|&mark| mark as c_int == *place & !FOLLOWED)?;
+    let Some(mark) = Mark::of(*place) else {
+        // SAFETY: the caller's promise.
+        let signal = unsafe { (*info).si_signo };
+        return was_bare(signal).then_some(Mark::Process);
+    };
     *place = 0;
     Some(mark)
 }
@@ -72,6 +82,65 @@ pub(super) fn rest(mask: u64, now: bool) {
         RESTING.fetch_or(mask & MERGING, Ordering::SeqCst);
     } else if resting() & mask != 0 {
         RESTING.fetch_and(!mask, Ordering::SeqCst);
+    }
+}
+
+/// Signals that are pending for the process, counted and bare, as far as is known.
+static BARE: AtomicU64 = AtomicU64::new(0);
+
+/// The same for a thread, and the last such thread: others do not see whether it still is.
+static BARE_IN_THREAD: AtomicU64 = AtomicU64::new(0);
+static OWNER: AtomicI32 = AtomicI32::new(0);
+
+/// RLIMIT_SIGPENDING is reached. Then the kernel has a signal pending without what is told with
+/// it, a mark above all, and may not even say so.
+static FULL: AtomicBool = AtomicBool::new(false);
+
+/// How much of the limit is used up, as a /proc/*/status has it ("SigQ:").
+pub(super) fn note_queue(used: Option<&str>) {
+    let is_full = used.and_then(|used| {
+        let (used, limit) = used.split_once('/')?;
+        Some(used.parse::<u64>().ok()? >= limit.parse().ok()?)
+    });
+    FULL.store(is_full == Some(true), Ordering::Relaxed);
+}
+
+/// Such signals are not to be taken.
+pub(super) fn bare() -> u64 {
+    BARE.load(Ordering::SeqCst) | BARE_IN_THREAD.load(Ordering::SeqCst)
+}
+
+/// Whether this one was, which now has come. Async-signal-safe.
+fn was_bare(signal: c_int) -> bool {
+    let bit = hook::bit(signal);
+    bare() & bit != 0
+        && [&BARE, &BARE_IN_THREAD].into_iter().any(|mask| mask.fetch_and(!bit, Ordering::SeqCst) & bit != 0)
+}
+
+/// It is one from now on, in a thread or for the process.
+fn leave_alone(signal: c_int, thread: Option<pid_t>) {
+    let mask = if thread.is_some() { &BARE_IN_THREAD } else { &BARE };
+    if let Some(thread) = thread {
+        OWNER.store(thread, Ordering::SeqCst);
+    }
+    mask.fetch_or(hook::bit(signal), Ordering::SeqCst);
+}
+
+/// The signals of `mask` are not pending any more, as far as this thread sees.
+pub(super) fn forget(mask: u64) {
+    rest(mask, false);
+    if bare() & mask != 0 {
+        BARE.fetch_and(!mask, Ordering::SeqCst);
+        if OWNER.load(Ordering::SeqCst) == thread::tid() {
+            BARE_IN_THREAD.fetch_and(!mask, Ordering::SeqCst);
+        }
+    }
+}
+
+/// In a forked child nothing is pending. Async-signal-safe.
+pub(super) fn reset_in_child() {
+    for mask in [&RESTING, &BARE, &BARE_IN_THREAD] {
+        mask.store(0, Ordering::SeqCst);
     }
 }
 
@@ -107,6 +176,11 @@ impl Taken {
         self.0.si_code == libc::SI_TKILL
     }
 
+    fn mark_there(&mut self) -> Option<Mark> {
+        // SAFETY: as in `unmark`.
+        Mark::of(unsafe { place(&raw mut self.0).read() })
+    }
+
     /// The mark, which is taken off.
     pub(super) fn unmark(&mut self) -> Option<Mark> {
         // SAFETY: a siginfo of our own.
@@ -132,34 +206,59 @@ impl Taken {
 
     /// Has it pending for a thread: this one, or for the library's own the main one.
     pub(super) fn give_to_thread(self) {
-        let to = if thread::is_librarys() { process::pid() } else { thread::tid() };
-        self.give(|info| queue_to_thread(to, info));
+        self.give(Some(if thread::is_librarys() { process::pid() } else { thread::tid() }));
     }
 
     /// Has it pending for this thread, which is the program's. Async-signal-safe: it uses no
     /// thread-local.
     pub(super) fn give_back(self) {
-        self.give(|info| queue_to_thread(thread::tid(), info));
+        self.give(Some(thread::tid()));
     }
 
     /// Has it pending for the process.
     pub(super) fn give_to_process(self) {
-        self.give(queue_to_process);
+        self.give(None);
     }
 
-    fn give(mut self, queue: impl Fn(&siginfo_t) -> Result<()>) {
-        self.0.si_code = match queue(&self.0) {
-            // Not every origin can be told on behalf of another thread.
-            Err(Errno::EPERM) => libc::SI_QUEUE,
-            // Others have used up RLIMIT_SIGPENDING since. This one is pending even so.
-            Err(Errno::EAGAIN) => libc::SI_USER,
-            _ => return,
-        };
-        let _ = queue(&self.0);
+    fn give(mut self, to: Option<pid_t>) {
+        let is_common = matches!(self.mark_there(), Some(Mark::Process | Mark::Passing));
+        let is_blank = FULL.load(Ordering::Relaxed) || self.is_blank();
+        // What is left alone is left where everybody finds it.
+        let to = to.filter(|_| !(is_blank && is_common));
+        if is_blank {
+            leave_alone(self.number(), to);
+        }
+        // Not every origin can be told on behalf of another thread; and others may have used up
+        // RLIMIT_SIGPENDING since, which is no limit to what kill() sends.
+        let is_queued = [self.0.si_code, libc::SI_QUEUE, libc::SI_USER].into_iter().any(|code| {
+            self.0.si_code = code;
+            match to {
+                Some(thread) => queue_to_thread(thread, &self.0),
+                None => queue_to_process(&self.0),
+            }
+            .is_ok()
+        });
+        if !is_queued {
+            let to = to.filter(|_| !is_common);
+            leave_alone(self.number(), to);
+            match to {
+                Some(thread) => _ = process::send_to_thread(process::pid(), thread, self.number()),
+                None => process::send(self.number()),
+            }
+        }
+    }
+
+    /// Whether the kernel had no room for what was told with it.
+    fn is_blank(&self) -> bool {
+        // SAFETY: zeroes at least, whatever the code.
+        let sender = unsafe { self.0.si_pid() };
+        // SAFETY: as above.
+        let user = unsafe { self.0.si_uid() };
+        (self.0.si_code, sender, user) == (libc::SI_USER, 0, 0)
     }
 }
 
-/// rt_tgsigqueueinfo(2). EPERM, EAGAIN.
+/// rt_tgsigqueueinfo(2). EPERM, EAGAIN, and whatever a sandbox answers.
 fn queue_to_thread(to: pid_t, info: &siginfo_t) -> Result<()> {
     let (pid, tid, number) = (c_long::from(process::pid()), c_long::from(to), c_long::from(info.si_signo));
     // SAFETY: `info` is valid.
@@ -168,7 +267,7 @@ fn queue_to_thread(to: pid_t, info: &siginfo_t) -> Result<()> {
 }
 
 /// pidfd_send_signal(2) by the calling thread's standing name, Linux 6.14; before that
-/// rt_sigqueueinfo(2), where only the main thread may tell every origin. EPERM, EAGAIN.
+/// rt_sigqueueinfo(2), where only the main thread may tell every origin. As above.
 fn queue_to_process(info: &siginfo_t) -> Result<()> {
     const PIDFD_SELF_THREAD: c_long = -10000;
     const PIDFD_SIGNAL_THREAD_GROUP: c_long = 2;

@@ -3,10 +3,10 @@
 #![allow(unsafe_code)]
 
 use super::clock::{self, Clock};
-use super::fd::{self, Fd};
+use super::fd::{self, Fd, Fresh};
 use super::{number, zero};
 use crate::errno::Result;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 /// A timerfd that is armed with absolute times and never read: every arming clears
 /// what it had to tell.
@@ -27,8 +27,7 @@ impl TimerFd {
         let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
         // SAFETY: touches no memory.
         let fd = number(unsafe { libc::timerfd_create(clock.id(), flags) })?;
-        // SAFETY: fresh and ours.
-        let fd = Fd::new(unsafe { OwnedFd::from_raw_fd(fd) })?;
+        let fd = Fd::new(Fresh::new(fd))?;
         Ok(TimerFd { fd, clock })
     }
 
