@@ -6,17 +6,15 @@
 //! it is watched. Counting them takes them out of that epoll, so it is watched for edges
 //! and the level kept here. Locks are taken outer first; epoll refuses cycles (ELOOP).
 
-use super::descriptors::SETS;
 use super::fd;
 use super::kind::Kind;
-use super::mask::unpack;
-use super::watched::WatchedKqueue;
+use super::watched::{self, WatchedKqueue};
 use super::{Facts, Fate, Filter, Inner, Outcome, Queue, RETRY, ROW_NESTED, descriptor};
 use crate::abi::{EV_CLEAR, EVFILT_READ, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
 use crate::sys::file;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 /// The row of EVFILT_READ on a kqueue. The saved `fflags` have no meaning here and hold the
@@ -55,36 +53,8 @@ fn check(queue: &Queue, slot: Slot) -> Result<()> {
     if inner(queue, slot).is_some_and(|inner| inner.pipe_id() == pipe_id) { Ok(()) } else { Err(Errno::ENOENT) }
 }
 
-/// Enters a watched kqueue anew whose epoll was replaced: with the old one it fell out of
-/// the sets. ELOOP: meanwhile it has come to watch this one. After an error it is as if it
-/// still had to be entered.
-pub(super) fn refresh(queue: &mut Queue, number: RawFd) -> Result<()> {
-    if !queue.fds.kqueues.get_mut(&number).is_some_and(WatchedKqueue::was_renewed) {
-        return Ok(());
-    }
-    let entered = enter_anew(queue, number);
-    if entered.is_err()
-        && let Some(watched) = queue.fds.kqueues.get_mut(&number)
-    {
-        watched.is_to_enter();
-    }
-    entered
-}
-
-fn enter_anew(queue: &mut Queue, number: RawFd) -> Result<()> {
-    let (target, entry) = (fd::target(queue, number), queue.fds.entry(number).copied().unwrap_or_default());
-    for set in (0..SETS).filter(|&set| entry.armed[set] != 0) {
-        let (wanted, token) = (unpack(entry.armed[set]), entry.token(number, set));
-        match fd::with_set(queue, set, |epoll| epoll.add(target.number, wanted, token)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
 fn refresh_knote(queue: &mut Queue, slot: Slot) -> Result<()> {
-    refresh(queue, descriptor(queue.knotes[slot].ident)?)
+    watched::refresh(queue, descriptor(queue.knotes[slot].ident)?)
 }
 
 impl Filter for Nested {
