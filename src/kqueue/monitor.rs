@@ -67,7 +67,7 @@ pub(super) struct Post {
 #[derive(Default)]
 struct Ticks {
     due: Vec<(u64, Weak<Kqueue>)>,
-    /// What the timerfd is armed for, ns.
+    /// What the timerfd is armed for, ns: the earliest of them, but while they are gone through.
     armed: Option<u64>,
 }
 
@@ -237,13 +237,12 @@ impl Post {
         let due = Clock::Monotonic.now().saturating_add(span);
         let mut ticks = self.ticks.lock();
         ticks.due.push((due, kqueue));
-        self.arm_clock(&mut ticks);
+        self.arm_clock(&mut ticks, due);
     }
 
-    fn arm_clock(&self, ticks: &mut Ticks) {
-        let Some(earliest) = ticks.due.iter().map(|&(due, _)| due).min() else { return };
-        if ticks.armed.is_none_or(|armed| armed > earliest) && self.clock.arm(earliest).is_ok() {
-            ticks.armed = Some(earliest);
+    fn arm_clock(&self, ticks: &mut Ticks, due: u64) {
+        if ticks.armed.is_none_or(|armed| armed > due) && self.clock.arm(due).is_ok() {
+            ticks.armed = Some(due);
         }
     }
 
@@ -261,6 +260,9 @@ impl Post {
                 self.tick(weak, span);
             }
         }
-        self.arm_clock(&mut self.ticks.lock());
+        let mut ticks = self.ticks.lock();
+        if let Some(earliest) = ticks.due.iter().map(|&(due, _)| due).min() {
+            self.arm_clock(&mut ticks, earliest);
+        }
     }
 }

@@ -87,7 +87,7 @@ static LOCK: &Mutex<()> = &super::fork::PAGE.signals;
 /// Some knote has watched a signal.
 static USED: AtomicBool = AtomicBool::new(false);
 
-/// The program's calls of sigaction() have come to ours: it stands before libc's.
+/// A call of sigaction() by that name has come to ours: it stands before libc's.
 static IN_FRONT: AtomicBool = AtomicBool::new(false);
 
 fn of(signal: c_int) -> Option<&'static Signal> {
@@ -219,7 +219,7 @@ fn set(signal: c_int, action: &sigaction) -> Result<()> {
 }
 
 /// The kernel's action. EINVAL.
-fn get(signal: c_int) -> Result<sigaction> {
+pub(super) fn get(signal: c_int) -> Result<sigaction> {
     let mut action = MaybeUninit::<sigaction>::zeroed();
     // SAFETY: asks only; `action` has room.
     zero(unsafe { libc_sigaction(signal, core::ptr::null(), action.as_mut_ptr()) })?;
@@ -288,9 +288,21 @@ fn hook(signal: c_int) {
     }
 }
 
+/// Finds out whether ours stands in front: a program that never changes an action would not
+/// tell. What the name means here it means to the program, unless that loads the library with
+/// RTLD_DEEPBIND.
+#[cold]
+fn knock(signal: c_int) {
+    // SAFETY: neither sets nor asks anything.
+    unsafe { libc::sigaction(signal, core::ptr::null(), core::ptr::null_mut()) };
+}
+
 /// One knote more watches the signal.
 pub(crate) fn watch(signal: c_int) {
     let Some(own) = of(signal) else { return };
+    if !USED.load(Ordering::Relaxed) {
+        knock(signal);
+    }
     with_lock(|| {
         USED.store(true, Ordering::Relaxed);
         own.known.store(true, Ordering::SeqCst);

@@ -9,7 +9,7 @@ use super::pending::Status;
 use super::{count, hook, number, raw, retry};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use libc::c_long;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -77,8 +77,14 @@ pub(super) fn set_from(mask: u64) -> libc::sigset_t {
     set
 }
 
+/// The kernel lacks that flag, or a sandbox the call.
+static NO_NOSIGNAL: AtomicBool = AtomicBool::new(false);
+
 /// Writes one byte to a pipe; EPIPE comes as a value and never as a signal.
 pub(super) fn write_byte_without_sigpipe(fd: RawFd) -> Result<()> {
+    if NO_NOSIGNAL.load(Ordering::Relaxed) {
+        return write_byte_masked(fd);
+    }
     let byte = 1u8;
     let iov = libc::iovec { iov_base: (&raw const byte).cast_mut().cast(), iov_len: 1 };
     let (pipe, vectors, own_position, flags): (c_long, c_long, c_long, c_long) =
@@ -88,7 +94,10 @@ pub(super) fn write_byte_without_sigpipe(fd: RawFd) -> Result<()> {
         libc::syscall(libc::SYS_pwritev2, pipe, &raw const iov, vectors, own_position, own_position, flags)
     };
     match retry(|| count(write())) {
-        Err(Errno::ENOTSUP | Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => write_byte_masked(fd),
+        Err(Errno::ENOTSUP | Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => {
+            NO_NOSIGNAL.store(true, Ordering::Relaxed);
+            write_byte_masked(fd)
+        }
         other => other.map(|_| ()),
     }
 }
@@ -118,16 +127,7 @@ pub(crate) fn spare_realtime() -> libc::c_int {
 }
 
 fn has_default_action(signal: libc::c_int) -> bool {
-    action(signal).is_some_and(|action| action.sa_sigaction == libc::SIG_DFL)
-}
-
-/// What the process does on `signal`; `None` for libc's own.
-fn action(signal: libc::c_int) -> Option<libc::sigaction> {
-    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: asks only; `action` has room.
-    let failed = unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) } != 0;
-    // SAFETY: zeroed, or filled in by the successful call.
-    (!failed).then(|| unsafe { action.assume_init() })
+    hook::get(signal).is_ok_and(|action| action.sa_sigaction == libc::SIG_DFL)
 }
 
 /// signalfd(2) on one of the monitor's signals, made and read by the monitor thread itself:
@@ -211,7 +211,7 @@ fn handlers_elsewhere(but: u64) -> bool {
         return false;
     }
     let can = |signal: &libc::c_int| !OWN_MAKING.contains(signal) && but & hook::bit(*signal) == 0;
-    (1..=libc::SIGRTMAX()).filter(can).filter_map(action).any(|action| {
+    (1..=libc::SIGRTMAX()).filter(can).filter_map(|signal| hook::get(signal).ok()).any(|action| {
         action.sa_flags & libc::SA_ONSTACK != 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
     })
 }
