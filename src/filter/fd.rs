@@ -460,12 +460,15 @@ pub(crate) fn is_told_by_epoll(knote: &Knote) -> bool {
 
 /// Whether a ready level knote stays on our list: the softened do. One that was softened
 /// for a condition that has passed is handed back to epoll instead, if it is alone in its set.
+#[inline(always)]
 pub(super) fn keep_or_harden(queue: &mut Queue, slot: Slot, marked: bool) -> bool {
-    let knote = &queue.knotes[slot];
-    if !is_soft(knote) || marked {
-        return is_soft(knote);
-    }
-    let knote = *knote;
+    let soft = is_soft(&queue.knotes[slot]);
+    soft && (marked || keep_soft(queue, slot))
+}
+
+#[cold]
+fn keep_soft(queue: &mut Queue, slot: Slot) -> bool {
+    let knote = queue.knotes[slot];
     let Ok(fd) = descriptor(knote.ident) else { return false };
     if knote.is_level() {
         if !is_alone(queue, fd, slot) {
