@@ -61,7 +61,7 @@ pub(super) fn epoll_of(queue: &Queue, set: usize) -> Option<&Epoll> {
 
 /// Runs `f` on a set, which is made if it is a nested one and missing.
 #[cold]
-fn with_set<T>(queue: &mut Queue, set: usize, f: impl FnOnce(&Epoll) -> Result<T>) -> Result<T> {
+pub(super) fn with_set<T>(queue: &mut Queue, set: usize, f: impl FnOnce(&Epoll) -> Result<T>) -> Result<T> {
     if epoll_of(queue, set).is_none() {
         let _creating = sys_fd::creating();
         let made = Epoll::new()?;
@@ -253,34 +253,6 @@ pub(super) fn detach(queue: &mut Queue, slot: Slot) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Enters a watched kqueue anew whose epoll was replaced: with the old one it fell out of
-/// the sets. ELOOP: meanwhile it has come to watch this one. After an error it is as if it
-/// still had to be entered.
-pub(super) fn refresh(queue: &mut Queue, fd: RawFd) -> Result<()> {
-    if !queue.fds.kqueues.get_mut(&fd).is_some_and(WatchedKqueue::was_renewed) {
-        return Ok(());
-    }
-    let entered = enter_anew(queue, fd);
-    if entered.is_err()
-        && let Some(watched) = queue.fds.kqueues.get_mut(&fd)
-    {
-        watched.is_to_enter();
-    }
-    entered
-}
-
-fn enter_anew(queue: &mut Queue, fd: RawFd) -> Result<()> {
-    let (target, entry) = (target(queue, fd), queue.fds.entry(fd).copied().unwrap_or_default());
-    for set in (0..SETS).filter(|&set| entry.armed[set] != 0) {
-        let (wanted, token) = (unpack(entry.armed[set]), entry.token(fd, set));
-        match with_set(queue, set, |epoll| epoll.add(target.number, wanted, token)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
 }
 
 /// Removes a knote whose file is gone, without asking epoll for anything.

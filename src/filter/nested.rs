@@ -8,7 +8,7 @@
 
 use super::fd;
 use super::kind::Kind;
-use super::watched::WatchedKqueue;
+use super::watched::{self, WatchedKqueue};
 use super::{Facts, Fate, Filter, Inner, Outcome, Queue, RETRY, ROW_NESTED, descriptor};
 use crate::abi::{EV_CLEAR, EVFILT_READ, Kevent};
 use crate::errno::{Errno, Result};
@@ -54,7 +54,7 @@ fn check(queue: &Queue, slot: Slot) -> Result<()> {
 }
 
 fn refresh_knote(queue: &mut Queue, slot: Slot) -> Result<()> {
-    fd::refresh(queue, descriptor(queue.knotes[slot].ident)?)
+    watched::refresh(queue, descriptor(queue.knotes[slot].ident)?)
 }
 
 impl Filter for Nested {

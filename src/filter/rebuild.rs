@@ -29,7 +29,7 @@ pub(crate) fn rebuild(queue: &mut Queue, enter_own: impl FnOnce(&Epoll) -> Resul
     let inner: Vec<RawFd> = queue.fds.kqueues.keys().copied().collect();
     for number in inner {
         // What fails here is tried again when that kqueue is looked at.
-        let _ = super::fd::refresh(queue, number);
+        let _ = super::watched::refresh(queue, number);
     }
     for set in (1..super::descriptors::SETS).rev() {
         if queue.fds.nested(set).is_some() {

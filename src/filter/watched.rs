@@ -1,10 +1,14 @@
 //! A kqueue that another one watches, as the watcher keeps it, and its watchers, as it
 //! keeps them.
 
-use super::Inner;
+use super::descriptors::SETS;
 use super::letters::LetterBox;
+use super::mask::unpack;
+use super::{Inner, Queue, fd};
+use crate::errno::{Errno, Result};
 use crate::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 
 /// Who watches: a knote, reached by letter.
@@ -92,6 +96,34 @@ impl WatchedKqueue {
     pub(super) fn is_to_enter(&mut self) {
         self.renewals = self.renewals.wrapping_sub(1);
     }
+}
+
+/// Enters a watched kqueue anew whose epoll was replaced: with the old one it fell out of
+/// the sets. ELOOP: meanwhile it has come to watch this one. After an error it is as if it
+/// still had to be entered.
+pub(super) fn refresh(queue: &mut Queue, number: RawFd) -> Result<()> {
+    if !queue.fds.kqueues.get_mut(&number).is_some_and(WatchedKqueue::was_renewed) {
+        return Ok(());
+    }
+    let entered = enter_anew(queue, number);
+    if entered.is_err()
+        && let Some(watched) = queue.fds.kqueues.get_mut(&number)
+    {
+        watched.is_to_enter();
+    }
+    entered
+}
+
+fn enter_anew(queue: &mut Queue, number: RawFd) -> Result<()> {
+    let (target, entry) = (fd::target(queue, number), queue.fds.entry(number).copied().unwrap_or_default());
+    for set in (0..SETS).filter(|&set| entry.armed[set] != 0) {
+        let (wanted, token) = (unpack(entry.armed[set]), entry.token(number, set));
+        match fd::with_set(queue, set, |epoll| epoll.add(target.number, wanted, token)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 impl Drop for WatchedKqueue {
