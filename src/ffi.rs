@@ -75,8 +75,8 @@ pub unsafe extern "C" fn kevent(
     nevents: c_int,
     timeout: *const timespec,
 ) -> c_int {
-    // Cancellation and siglongjmp() unwind this frame: it owns nothing, and calls nothing that could unwind
-    // by itself, for whose sake the compiler would stop it here.
+    // Cancellation and siglongjmp() unwind this frame: it owns nothing, and calls nothing that
+    // could unwind by itself, for whose sake the compiler would stop it here.
     if nevents > 0 {
         sleep::cancellation_point();
     }

@@ -1,7 +1,8 @@
 //! EVFILT_EXCEPT (macOS, OpenBSD): out-of-band data and its like.
 //!
 //! EPOLLPRI tells: urgent data on TCP, packet-mode changes of a pty. NOTE_OOB asks for it, and
-//! comes back in `fflags`; who asks for no condition is told of none. Ordinary data and hang-ups are none of its business.
+//! comes back in `fflags`; who asks for no condition is told of none. Ordinary data and hang-ups
+//! are none of its business.
 
 use super::{Facts, Fate, Filter, Outcome, Queue, fd};
 use crate::abi::{Kevent, NOTE_OOB};

@@ -5,7 +5,7 @@
 //! numbers than one has each use of them looked at, by fstat(2); of any other a call looks
 //! that has nothing to tell, when it is over: it may have waited in the wrong one. A call
 //! with events, and one that only makes changes, pays for no look. The monitor looks in
-//! each tick, so that a kqueue in use is not taken for another file for longer.
+//! each tick, so that no other file is taken for a kqueue in use for longer than that.
 
 use super::{Kqueue, process};
 use crate::errno::{Errno, Result};
