@@ -60,6 +60,9 @@ static void *victim_main(void *arg)
 static void victim_start(struct victim *v)
 {
 	OK(pthread_create(&v->thread, NULL, victim_main, v) == 0);
+	/* Cancelled before its handler stands it would not run it. */
+	while (load(&v->tid) == 0)
+		sched_yield();
 }
 
 static void victim_sleeps(struct victim *v)
