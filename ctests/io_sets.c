@@ -326,7 +326,7 @@ CHECK(an_edge_added_anew_under_a_sleeper_is_told_once)
 		for (turn = 0; turn < 10; turn++)
 			sched_yield();
 		get(p[0], 1);
-		EQ(told[i], 1);
+		EQ(__atomic_load_n(&told[i], __ATOMIC_SEQ_CST), 1);
 	}
 	__atomic_store_n(&over, 1, __ATOMIC_SEQ_CST);
 	OK(change(watched, 1, EVFILT_USER, EV_ADD | EV_ONESHOT, NOTE_TRIGGER, 0, NULL) == 0);

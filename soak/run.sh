@@ -184,17 +184,18 @@ real_stack() {
 }
 
 # A sanitizer's allocator takes locks that a child forked among busy threads finds locked, its
-# memory grows, its own calls would be failed by life_faults, it stops sleepers by ptrace, and its search for
-# leaks needs /proc.
+# memory grows, its own calls would be failed by life_faults, it stops sleepers by ptrace, and its search
+# for leaks needs /proc.
 NOT_SANITIZED='among_busy_threads|a_child_of_a_storm|sleepers_alone|under_contention|^life_faults|take_no_memory|without_taking_memory|leave_no_memory|no_memory_left|leave_nothing|exit_at_any_point|exit_with_sleepers|for_want_of_proc'
 
 # ThreadSanitizer keeps books of descriptors, too: a check that closes a number while another
 # thread uses it is a race to it. Plain programs show the rest: its own handler stands for the
-# program's, with every signal blocked, later, and keeping errno; signal(n, SIG_ERR) succeeds; a
-# thread of its own runs beside the first; an instrumented handler that it knows nothing of, as
-# ours is, crashes in a thread that has only just begun. And the locks of this build allocate,
-# also in a forked child, where some thread of a storm's may have had the allocator locked.
-NOT_THREADED="$NOT_SANITIZED|an_outer_that_closes_while_its_inner_adds_it|gets_its_siginfo_context_and_mask|finds_errno_and_leaves|SIG_ERR_is_no_action|nodefer_and_onstack|a_storm_of_signals|with_one_thread_it_never_merges|runs_each_time_though_threads"
+# program's, with every signal blocked, keeping errno, and later, where no jump out of it may
+# come; signal(n, SIG_ERR) succeeds; a thread of its own runs beside the first; an instrumented
+# handler that it knows nothing of, as ours is, crashes in a thread that has only just begun. And
+# the locks of this build allocate, also in a forked child, where some thread of a storm's may
+# have had the allocator locked.
+NOT_THREADED="$NOT_SANITIZED|an_outer_that_closes_while_its_inner_adds_it|gets_its_siginfo_context_and_mask|finds_errno_and_leaves|SIG_ERR_is_no_action|nodefer_and_onstack|a_storm_of_signals|with_one_thread_it_never_merges|runs_each_time_though_threads|another_signal_that_blocks_it|^life_jumps"
 
 # The library and the checks under a sanitizer: $1 part, $2 its name and more for rustc,
 # $3 the same for gcc, $4 what stands before each program, $5 the checks to leave out.
