@@ -181,12 +181,13 @@ static long memory(int resident)
 /* Room for the name of a scratch file or directory, and of something in it. */
 enum { SCRATCH = 400 };
 
-/* A name for mkostemp() or mkdtemp() to complete. */
+/* A name that this process has not used yet. Of one that had its number another may be there. */
 __attribute__((unused))
 static char *scratch_name(char *path)
 {
+	static unsigned used;
 	const char *dir = getenv("TMPDIR");
-	OK(snprintf(path, SCRATCH, "%s/kqueue-XXXXXX", dir ? dir : "/tmp") < SCRATCH - 64);
+	OK(snprintf(path, SCRATCH, "%s/kqueue-%ld-%u", dir ? dir : "/tmp", (long)getpid(), used++) < SCRATCH - 64);
 	return path;
 }
 
@@ -194,7 +195,10 @@ static char *scratch_name(char *path)
 __attribute__((unused))
 static int scratch_file(char *path)
 {
-	int fd = mkostemp(scratch_name(path), O_CLOEXEC);
+	int fd;
+	do
+		fd = open(scratch_name(path), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	while (fd < 0 && errno == EEXIST);
 	OK(fd >= 0);
 	return fd;
 }
@@ -213,7 +217,11 @@ static int nameless_file(void)
 __attribute__((unused))
 static void scratch_directory(char *path)
 {
-	OK(mkdtemp(scratch_name(path)) != NULL);
+	int made;
+	do
+		made = mkdir(scratch_name(path), 0700);
+	while (made != 0 && errno == EEXIST);
+	OK(made == 0);
 }
 
 /* Descriptors open beyond what one live monitor needs mean a leak. */

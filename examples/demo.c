@@ -205,9 +205,10 @@ static void open_listener(void)
 /* Two open files on one file without a name: one to follow it, one to append to it. */
 static void open_file(void)
 {
-	char path[] = "/tmp/kqueue-demo.XXXXXX";
+	char path[64];
 
-	append = mkstemp(path);
+	snprintf(path, sizeof path, "/tmp/kqueue-demo.%ld", (long)getpid());
+	append = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (append < 0)
 		die(path);
 	follow = open(path, O_RDONLY | O_CLOEXEC);
