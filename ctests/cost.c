@@ -197,6 +197,31 @@ static void part_toggle_write(void)
 	}
 }
 
+/* A second knote on each of TIMES sockets, in another mode, once the first has told of them. */
+static void part_add_second(void)
+{
+	int kq = kqueue(), p[TIMES][2], i, r;
+	for (i = 0; i < TIMES; i++) {
+		pair(1, p[i]);
+		set(p[i][0], EVFILT_WRITE, EV_ADD | EV_CLEAR, 0, 0);
+		apply(kq);
+	}
+	harvest(kq, TIMES);
+	for (r = 0; r <= ROUNDS; r++) {
+		begin_count(r);
+		for (i = 0; i < TIMES; i++) {
+			set(p[i][0], EVFILT_READ, EV_ADD | EV_CLEAR, 0, 0);
+			apply(kq);
+		}
+		end_count(r);
+		for (i = 0; i < TIMES; i++) {
+			set(p[i][0], EVFILT_READ, EV_DELETE, 0, 0);
+			apply(kq);
+		}
+	}
+	close(kq);
+}
+
 static void part_delete(void) { change_each(1, EVFILT_READ, EV_ADD, EV_DELETE, 0); }
 static void part_disable(void) { change_each(1, EVFILT_READ, EV_ADD, EV_DISABLE, EV_DELETE); }
 static void part_enable(void) { change_each(1, EVFILT_READ, EV_ADD | EV_DISABLE, EV_ENABLE, EV_DELETE); }
@@ -350,7 +375,7 @@ static const struct { const char *name; void (*run)(void); } parts[] = {
 	{ "writable_socket", part_writable_socket },
 	{ "sleep_pipe", part_sleep_pipe }, { "sleep_socket", part_sleep_socket },
 	{ "add_pipe", part_add_pipe }, { "add_socket", part_add_socket }, { "add_write", part_add_write },
-	{ "toggle_write", part_toggle_write },
+	{ "add_second", part_add_second }, { "toggle_write", part_toggle_write },
 	{ "delete", part_delete }, { "disable", part_disable }, { "enable", part_enable },
 	{ "oneshot", part_oneshot }, { "dispatch", part_dispatch },
 	{ "trigger", part_trigger }, { "user_collect", part_user_collect },
@@ -474,6 +499,7 @@ CHECK(sleeping_for_a_pipe_costs_nothing_more) { COSTS("sleep_pipe", c.wait == 1 
 CHECK(sleeping_for_a_socket_costs_nothing_more) { COSTS("sleep_socket", c.wait == 1 && c.fionread == 1 && c.total == 2); }
 CHECK(adding_a_pipe_costs_one_epoll_ctl) { COSTS("add_pipe", c.epoll_ctl == TIMES && c.total == TIMES); }
 CHECK(adding_a_socket_costs_one_epoll_ctl) { COSTS("add_socket", c.epoll_ctl == TIMES && c.total == TIMES); }
+CHECK(adding_a_second_knote_in_another_mode_costs_one_epoll_ctl) { COSTS("add_second", c.epoll_ctl == TIMES && c.total == TIMES); }
 /* Each makes an armed kqueue ready, so that the library's thread looks at it meanwhile: there
    may be waits for its lock besides. */
 CHECK(adding_for_write_costs_one_epoll_ctl) { COSTS("add_write", c.epoll_ctl == TIMES && c.total - c.lock == TIMES); }
@@ -504,6 +530,7 @@ CHECKS(
 	C(sleeping_for_a_socket_costs_nothing_more)
 	C(adding_a_pipe_costs_one_epoll_ctl)
 	C(adding_a_socket_costs_one_epoll_ctl)
+	C(adding_a_second_knote_in_another_mode_costs_one_epoll_ctl)
 	C(adding_for_write_costs_one_epoll_ctl)
 	C(toggling_write_costs_two_epoll_ctl_and_its_event_one_wait_and_one_SIOCOUTQ)
 	C(deleting_costs_one_epoll_ctl)

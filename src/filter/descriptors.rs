@@ -261,6 +261,16 @@ impl Descriptors {
         }
     }
 
+    /// Has the kind looked up again: the number may be another file's. That it still is a
+    /// kqueue's is looked at where one is watched.
+    pub(super) fn doubt_kind(&mut self, fd: RawFd) {
+        if let Some(entry) = self.known_mut(fd)
+            && entry.kind != Kind::Kqueue
+        {
+            entry.kind = Kind::Unknown;
+        }
+    }
+
     /// Whether a report may be of another file than its token says.
     pub(super) fn is_doubtful(&self) -> bool {
         self.outdated || self.begun_anew

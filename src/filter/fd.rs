@@ -173,16 +173,9 @@ fn begin(queue: &mut Queue, fd: RawFd, slot: Slot, soft: bool) -> Result<()> {
     let trigger = trigger(knote);
     let set = choose_set(queue, fd, slot, trigger);
     put_in(&mut queue.knotes[slot], set);
-    join(queue, fd, set)
-}
-
-/// Asks a set for a knote that is new to it. ENOENT: what other sets have of the number is of an
-/// earlier file, which a set that has nothing of it would not say.
-fn join(queue: &mut Queue, fd: RawFd, set: usize) -> Result<()> {
-    let entry = queue.fds.entry(fd).copied().unwrap_or_default();
-    let other = (0..SETS).find(|&other| entry.is_elsewhere(set) && entry.armed[other] != 0);
-    if other.is_some_and(|other| !is_registered(queue, fd, other)) {
-        return Err(Errno::ENOENT);
+    // What other sets have of the number may be of an earlier file: epoll would not say so here.
+    if entry.is_elsewhere(set) {
+        queue.fds.doubt_kind(fd);
     }
     apply(queue, fd, set)
 }
@@ -236,8 +229,26 @@ fn resettle(queue: &mut Queue, fd: RawFd, slot: Slot) -> Result<()> {
     let new = choose_set(queue, fd, slot, epoll::ET);
     set_soft(&mut queue.knotes[slot], true);
     put_in(&mut queue.knotes[slot], new);
-    join(queue, fd, new).inspect_err(|_| queue.knotes[slot].own = before)?;
-    apply(queue, fd, old)
+    let moved = queue.knotes[slot].own;
+    // The old set first, which tells whether the number still is that file's: the new one would
+    // take any.
+    let mut result = apply(queue, fd, old);
+    if result.is_ok() {
+        result = apply(queue, fd, new);
+        if result.is_err_and(gone) {
+            // What it had there was an earlier file's.
+            queue.knotes[slot].own = before;
+            clear(queue, fd);
+            queue.knotes[slot].own = moved;
+            result = apply(queue, fd, new);
+        }
+    }
+    result.inspect_err(|&errno| {
+        queue.knotes[slot].own = before;
+        if !gone(errno) {
+            let _ = apply(queue, fd, old);
+        }
+    })
 }
 
 /// Stops watching for a knote. ENOENT, EBADF: the file had gone before.
