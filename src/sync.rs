@@ -1,9 +1,11 @@
-//! Locks of what a process has once, and of what is outside a kqueue's own lock.
+//! The locks: of what a process has once, of each kqueue, and of what is outside that one.
 //!
 //! std's: their whole state is one word, in the value itself, so that a fork handler can
-//! hold them and a child finds nothing of another thread's in them. Poisoning means nothing
-//! here, since no panic is survived. ThreadSanitizer does not see what happens inside std,
-//! which comes compiled, so for it (`--cfg kqueue_tsan`) parking_lot's take their place.
+//! hold them and a child finds nothing of another thread's in them. parking_lot keeps the
+//! waiting threads of a process in one table, whose locks nobody can take before a fork.
+//! Poisoning means nothing here, since no panic is survived. ThreadSanitizer does not see what
+//! happens inside std, which comes compiled, so for it (`--cfg kqueue_tsan`) parking_lot's
+//! take their place.
 
 /// Here so that a model of the threads can put its own in its place.
 pub(crate) use std::sync::Arc;
@@ -11,12 +13,20 @@ use std::time::Duration;
 
 #[cfg(not(kqueue_tsan))]
 mod kind {
-    use std::sync::PoisonError;
     pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
+    use std::sync::{PoisonError, TryLockError};
     use std::time::Duration;
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        match mutex.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(super) fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
@@ -35,6 +45,10 @@ mod kind {
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock()
+    }
+
+    pub(super) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        mutex.try_lock()
     }
 
     pub(super) fn wait<'a, T>(condition: &Condvar, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
@@ -66,6 +80,21 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> Guard<'_, T> {
         kind::lock(&self.0)
+    }
+
+    /// The same for the library's own thread, which lets those of the program go first: one it
+    /// has taken the core from holds the lock for a moment only, and once somebody sleeps in the
+    /// lock each unlock is a system call.
+    pub(crate) fn lock_after_others(&self) -> Guard<'_, T> {
+        const YIELDS: usize = 10;
+        let mut looks = (0..YIELDS).filter_map(|_| {
+            let free = kind::try_lock(&self.0);
+            if free.is_none() {
+                std::thread::yield_now();
+            }
+            free
+        });
+        looks.next().unwrap_or_else(|| self.lock())
     }
 }
 

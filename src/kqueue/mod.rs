@@ -38,7 +38,6 @@ use crate::sys::sock_diag;
 use core::sync::atomic::{AtomicBool, Ordering};
 use find::{Found, find, find_inner};
 use monitor::Monitor;
-use parking_lot::{Mutex, MutexGuard};
 pub(crate) use round::{Request, Round};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -60,9 +59,7 @@ fn process() -> &'static Process {
 
 /// One kqueue.
 pub(crate) struct Kqueue {
-    /// parking_lot's lock: it is never reached from a fork handler or from exit, and hands
-    /// over fairly between threads that share the kqueue.
-    state: Mutex<State>,
+    state: sync::Mutex<State>,
     epoll: Arc<Epoll>,
     /// Wakes a thread asleep in the epoll, and whoever watches it.
     waker: Arc<Waker>,
@@ -107,7 +104,7 @@ struct State {
     readable: readable::Readable,
 }
 
-type Locked<'a> = MutexGuard<'a, State>;
+type Locked<'a> = sync::Guard<'a, State>;
 
 /// Makes a kqueue and answers its number. EMFILE, ENFILE, ENOMEM.
 pub(crate) fn create() -> Result<RawFd> {
@@ -138,7 +135,7 @@ fn try_create() -> Result<RawFd> {
     let post = process.monitor.ensure()?;
     let waker = Arc::new(Waker::new(epoll.clone(), post.always_ready(), token::WAKE));
     let kqueue = Arc::new(Kqueue {
-        state: Mutex::new(State::new(epoll.clone(), waker.clone())),
+        state: sync::Mutex::new(State::new(epoll.clone(), waker.clone())),
         waker,
         epoll,
         held,

@@ -316,7 +316,7 @@ fn begin_to_tick(kqueue: &Arc<Kqueue>, state: &mut State) {
 /// The monitor's tick. The value is the next tick's length, ns; `None`: no more ticks.
 pub(super) fn tick(kqueue: &Arc<Kqueue>) -> Option<u64> {
     kqueue.look_at_numbers();
-    let mut state = kqueue.state.lock();
+    let mut state = kqueue.state.lock_after_others();
     let state = &mut *state;
     let came_back = state.readable.leaves != state.readable.ticked;
     state.readable.ticked = state.readable.leaves;
@@ -338,7 +338,7 @@ pub(super) fn tick(kqueue: &Arc<Kqueue>) -> Option<u64> {
 /// The monitor was told that E is ready: shows it if events are pending, and goes on
 /// watching if not.
 pub(super) fn epoll_ready(kqueue: &Arc<Kqueue>) {
-    let mut state = kqueue.state.lock();
+    let mut state = kqueue.state.lock_after_others();
     let state = &mut *state;
     if state.readable.mark != Mark::Armed {
         return;

@@ -103,18 +103,24 @@ fn move_up(fd: Fresh) -> Result<Fresh> {
     if fd.as_raw_fd() >= FLOOR {
         return Ok(fd);
     }
-    match dup_above(&fd, FLOOR) {
+    match dup_above(fd.as_raw_fd(), FLOOR) {
         // The limit is lower, or all above is taken.
         Err(_) if fd.as_raw_fd() > 2 => Ok(fd),
-        Err(_) => dup_above(&fd, 3),
+        Err(_) => dup_above(fd.as_raw_fd(), 3),
         moved => moved,
     }
 }
 
-fn dup_above(fd: &Fresh, floor: RawFd) -> Result<Fresh> {
+fn dup_above(fd: RawFd, floor: RawFd) -> Result<Fresh> {
     // SAFETY: F_DUPFD_CLOEXEC takes an int and touches no memory.
-    let moved = number(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, floor) })?;
-    Ok(Fresh::new(moved))
+    let copy = number(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, floor) })?;
+    Ok(Fresh::new(copy))
+}
+
+/// A copy of a descriptor of the program's, for a moment: it is not noted, so the caller holds
+/// [`creating`] for as long. EBADF, EMFILE.
+pub(super) fn copy(fd: RawFd) -> Result<Fresh> {
+    dup_above(fd, FLOOR).or_else(|_| dup_above(fd, 3))
 }
 
 /// Whether `fd` is an open descriptor, by fcntl(F_GETFD).

@@ -65,7 +65,7 @@ fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
 /// be taken for an answer.
 pub(crate) fn ask_twice<T>(mut question: impl FnMut() -> Result<T>) -> Result<T> {
     match question() {
-        Err(Errno::ENOMEM | Errno::ENOSPC) => question(),
+        Err(Errno::ENOMEM | Errno::ENOSPC | Errno::EAGAIN) => question(),
         answer => answer,
     }
 }

@@ -108,9 +108,16 @@ impl Held {
         if file::pipe_id(user) != Ok(self.pipe_id) {
             return Err(Errno::EBADF);
         }
-        // The number may become another file's before the next call: one that takes from pipes
-        // alone leaves a file's or a socket's bytes where they are.
-        let _ = retry(|| raw::take_from_pipe(user));
+        // The number may become another file's before the next call, so what is read is a copy
+        // that certainly is this pipe's; and looked at first all the same, since closing a copy
+        // of any file takes the program's record locks from it (fcntl(2)).
+        let _creating = fd::creating();
+        let copy = fd::copy(user);
+        let from = copy.as_ref().map_or(user, AsRawFd::as_raw_fd);
+        if copy.is_err() || file::pipe_id(from) == Ok(self.pipe_id) {
+            let mut bytes = [0; 16];
+            let _ = retry(|| raw::read(from, &mut bytes));
+        }
         Ok(())
     }
 }

@@ -10,7 +10,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{count, hook, process, thread};
+use super::{ask_twice, count, hook, process, thread};
 use crate::errno::{Errno, Result};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -232,11 +232,12 @@ impl Taken {
         // RLIMIT_SIGPENDING since, which is no limit to what kill() sends.
         let is_queued = [self.0.si_code, libc::SI_QUEUE, libc::SI_USER].into_iter().any(|code| {
             self.0.si_code = code;
-            match to {
+            let queue = || match to {
                 Some(thread) => queue_to_thread(thread, &self.0),
                 None => queue_to_process(&self.0),
-            }
-            .is_ok()
+            };
+            // Without room a later one would merge with it, and go uncounted.
+            ask_twice(queue).is_ok()
         });
         if !is_queued {
             let to = to.filter(|_| !is_common);
