@@ -134,6 +134,30 @@ CHECK(a_number_given_away_while_events_come_is_EBADF_in_time)
 	close(file);
 }
 
+/* Nor do calls that only make changes, and what never waits has no tick of the library's thread. */
+CHECK(a_number_given_away_while_nobody_waits_is_EBADF_in_the_end)
+{
+	enum { CALLS = 20000 };
+	int file = open("/dev/null", O_RDONLY | O_CLOEXEC), collects;
+	for (collects = 0; collects < 2; collects++) {
+		int kq = kqueue(), copy, i, done = 0;
+		struct kevent ev[1];
+		EQ(change(kq, 1, EVFILT_USER, EV_ADD, 0, 0, NULL), 0);
+		EQ(TRIGGER(kq, 1), 0);
+		OK((copy = fcntl(kq, F_DUPFD_CLOEXEC, kq + 10)) >= 0);
+		OK(dup2(file, kq) == kq);
+		for (i = 0; i < CALLS && done >= 0; i++) {
+			done = collects ? collect(kq, ev, 1, 0) : change(kq, 2, EVFILT_USER, EV_ADD, 0, 0, NULL);
+			OK(done >= 0 || errno == EBADF);
+		}
+		EQ(done, -1);
+		FAILS(TRIGGER(kq, 1), EBADF);
+		EQ(ONE(copy).ident, 1);
+		close(kq), close(copy);
+	}
+	close(file);
+}
+
 /* A call under a number that was closed cannot take the mark out of the copy: the next one
  * under the copy does. */
 CHECK(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
@@ -237,6 +261,7 @@ CHECKS(
 	C(a_number_closed_while_an_unused_copy_lives_is_EBADF)
 	C(a_call_that_finds_nothing_under_a_number_given_away_goes_to_the_other_queue)
 	C(a_number_given_away_while_events_come_is_EBADF_in_time)
+	C(a_number_given_away_while_nobody_waits_is_EBADF_in_the_end)
 	C(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
 	C(a_call_that_begins_again_has_the_time_that_is_left)
 	C(dup2_of_one_queue_over_another_ends_the_other)

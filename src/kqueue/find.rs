@@ -4,8 +4,9 @@
 //! The table cannot know of a close that leaves a copy open. So a kqueue seen under more
 //! numbers than one has each use of them looked at, by fstat(2); of any other a call looks
 //! that has nothing to tell, when it is over: it may have waited in the wrong one. A call
-//! with events, and one that only makes changes, pays for no look. The monitor looks in
-//! each tick, so that no other file is taken for a kqueue in use for longer than that.
+//! with events, and one that only makes changes, pays for no look. So that no other file is
+//! taken for a kqueue in use for long, the monitor looks in each tick, which it has for those
+//! that wait, and one call in some thousands looks, whatever it does.
 
 use super::{Kqueue, process};
 use crate::errno::{Errno, Result};
@@ -46,8 +47,14 @@ impl Found {
 }
 
 impl Kqueue {
+    /// Whether `number` names this kqueue now.
+    pub(super) fn stands_behind(&self, number: RawFd) -> bool {
+        file::pipe_id(number) == Ok(self.held.pipe_id())
+    }
+
+    /// The same. If not, the number is taken from it.
     fn is_named(self: &Arc<Self>, number: RawFd) -> bool {
-        let named = file::pipe_id(number) == Ok(self.held.pipe_id());
+        let named = self.stands_behind(number);
         if !named {
             self.lose(number);
             // If it lives, then under another number.

@@ -19,7 +19,7 @@
 use super::{Kqueue, State, wait};
 use crate::errno::{Errno, Result};
 use crate::filter::signals;
-use crate::sys::{fd, file};
+use crate::sys::fd;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -98,7 +98,7 @@ pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) ->
     let named = match state.readable.mark {
         Mark::Off => return None,
         Mark::Fired => unmark(kqueue, number),
-        Mark::Armed => file::pipe_id(number) == Ok(kqueue.held.pipe_id()),
+        Mark::Armed => kqueue.stands_behind(number),
     };
     if named {
         switch_off(kqueue, state);
