@@ -9,7 +9,7 @@
 use super::register::{self, FLOOR, Note};
 pub(crate) use super::register::{creating, generation};
 use super::{ask_twice, number, raw};
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use core::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -120,7 +120,11 @@ fn dup_above(fd: RawFd, floor: RawFd) -> Result<Fresh> {
 /// A copy of a descriptor of the program's, for a moment: it is not noted, so the caller holds
 /// [`creating`] for as long. EBADF, EMFILE.
 pub(super) fn copy(fd: RawFd) -> Result<Fresh> {
-    dup_above(fd, FLOOR).or_else(|_| dup_above(fd, 3))
+    match dup_above(fd, FLOOR) {
+        // The limit is lower, or all above is taken.
+        Err(Errno::EINVAL | Errno::EMFILE) => dup_above(fd, 3),
+        copy => copy,
+    }
 }
 
 /// Whether `fd` is an open descriptor, by fcntl(F_GETFD).

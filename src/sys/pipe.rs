@@ -113,11 +113,14 @@ impl Held {
         // of any file takes the program's record locks from it (fcntl(2)).
         let _creating = fd::creating();
         let copy = fd::copy(user);
-        let from = copy.as_ref().map_or(user, AsRawFd::as_raw_fd);
-        if copy.is_err() || file::pipe_id(from) == Ok(self.pipe_id) {
-            let mut bytes = [0; 16];
-            let _ = retry(|| raw::read(from, &mut bytes));
-        }
+        let from = match &copy {
+            Ok(copy) if file::pipe_id(copy.as_raw_fd()) == Ok(self.pipe_id) => copy.as_raw_fd(),
+            Ok(_) | Err(Errno::EBADF) => return Err(Errno::EBADF),
+            // No descriptor is left for it.
+            Err(_) => user,
+        };
+        let mut bytes = [0; 16];
+        let _ = retry(|| raw::read(from, &mut bytes));
         Ok(())
     }
 }
