@@ -62,6 +62,25 @@ static void collect_ready(int kind, int n)
 	close(kq);
 }
 
+/* TIMES collects of a pipe or socket whose other side is closed. */
+static void collect_end(int kind)
+{
+	int kq = kqueue(), p[2], i, r;
+	pair(kind, p);
+	close(p[1]);
+	set(p[0], EVFILT_READ, EV_ADD, 0, 0);
+	apply(kq);
+	for (r = 0; r <= ROUNDS; r++) {
+		begin_count(r);
+		for (i = 0; i < TIMES; i++)
+			harvest(kq, 1);
+		end_count(r);
+	}
+	close(kq);
+}
+
+static void part_pipe_end(void) { collect_end(0); }
+static void part_socket_end(void) { collect_end(1); }
 static void part_pipe(void) { collect_ready(0, 1); }
 static void part_socket(void) { collect_ready(1, 1); }
 static void part_five_sockets(void) { collect_ready(1, 5); }
@@ -370,6 +389,7 @@ static void part_polled(void)
 
 static const struct { const char *name; void (*run)(void); } parts[] = {
 	{ "pipe", part_pipe }, { "socket", part_socket }, { "five_sockets", part_five_sockets },
+	{ "pipe_end", part_pipe_end }, { "socket_end", part_socket_end },
 	{ "room_for_8_of_64", part_room_for_8_of_64 },
 	{ "room_for_8_of_64_dispatch", part_room_for_8_of_64_dispatch },
 	{ "writable_socket", part_writable_socket },
@@ -491,6 +511,9 @@ static struct counts measured(const char *part)
 CHECK(a_ready_pipe_costs_one_wait_and_one_FIONREAD) { COSTS("pipe", c.wait == TIMES && c.fionread == TIMES && c.total == 2 * TIMES); }
 CHECK(a_ready_socket_costs_one_wait_and_one_FIONREAD) { COSTS("socket", c.wait == TIMES && c.fionread == TIMES && c.total == 2 * TIMES); }
 CHECK(five_ready_sockets_cost_one_wait_and_five_FIONREAD) { COSTS("five_sockets", c.wait == TIMES && c.fionread == 5 * TIMES && c.total == 6 * TIMES); }
+/* One call asks whether the number still is that file's. */
+CHECK(the_end_of_a_pipe_costs_two_calls) { COSTS("pipe_end", c.wait == TIMES && c.epoll_ctl == TIMES && c.total == 2 * TIMES); }
+CHECK(the_end_of_a_socket_costs_three_calls) { COSTS("socket_end", c.wait == TIMES && c.fionread == TIMES && c.epoll_ctl == TIMES && c.total == 3 * TIMES); }
 /* One of the eight waited since the last call and is asked anew; and the close is asked for. */
 CHECK(little_room_costs_three_calls_more_and_not_some_for_each_event) { COSTS("room_for_8_of_64", c.fionread == 8 * TIMES && c.total <= 12 * TIMES); }
 CHECK(little_room_costs_the_same_with_dispatch) { COSTS("room_for_8_of_64_dispatch", c.fionread == 8 * TIMES && c.epoll_ctl <= 9 * TIMES && c.total <= 20 * TIMES); }
@@ -523,6 +546,8 @@ CHECKS(
 	C(a_ready_pipe_costs_one_wait_and_one_FIONREAD)
 	C(a_ready_socket_costs_one_wait_and_one_FIONREAD)
 	C(five_ready_sockets_cost_one_wait_and_five_FIONREAD)
+	C(the_end_of_a_pipe_costs_two_calls)
+	C(the_end_of_a_socket_costs_three_calls)
 	C(little_room_costs_three_calls_more_and_not_some_for_each_event)
 	C(little_room_costs_the_same_with_dispatch)
 	C(a_writable_socket_costs_one_wait_and_one_SIOCOUTQ)

@@ -49,24 +49,32 @@ impl Filter for Read {
             Err(outcome) => return outcome,
         };
         let Ok(number) = descriptor(queue.knotes[slot].ident) else { return Outcome::Gone };
-        // The end of a file that lives on under another number says nothing of the one here.
-        if mask & (ERR | HUP | RDHUP) != 0 && fd::is_gone(queue, slot) {
-            return Outcome::Gone;
+        if mask & (ERR | HUP | RDHUP) != 0 {
+            // The end of a file that lives on under another number says nothing of the one here.
+            if fd::is_gone(queue, slot) {
+                return Outcome::Gone;
+            }
+            if is_empty_pipe(queue, number, mask) {
+                return look_closer(queue, slot, number, mask, Ok(0));
+            }
         }
         match file::readable_bytes(number) {
             Ok(bytes) if bytes > 0 && mask & (ERR | HUP) == 0 => {
                 gate(queue, slot, Facts { data: size(bytes), eof: mask & RDHUP != 0, ..Facts::default() }, mask)
             }
-            counted => match look_closer(queue, slot, number, mask, counted) {
-                Ok(facts) => gate(queue, slot, facts, mask),
-                Err(outcome) => outcome,
-            },
+            counted => look_closer(queue, slot, number, mask, counted),
         }
     }
 
     fn settle(&self, queue: &mut Queue, slot: Slot, fate: Fate) {
         fd::settle(queue, slot, fate);
     }
+}
+
+/// Whether epoll says that there is an end and nothing before it, as it does of pipes alone.
+#[cold]
+fn is_empty_pipe(queue: &mut Queue, number: RawFd, mask: u32) -> bool {
+    mask & (IN | HUP) == HUP && matches!(queue.fds.kind(number), Kind::PipeReader | Kind::PipeBoth)
 }
 
 /// Holds an event back below the low-water mark; the end of the stream and an error pass it.
@@ -94,22 +102,19 @@ fn size(bytes: usize) -> isize {
     isize::try_from(bytes).unwrap_or(isize::MAX)
 }
 
-/// What there is to read where that is not just some bytes. The error is what to answer
-/// instead of an event.
+/// An event where it is not just some bytes to read.
 #[inline(never)]
-fn look_closer(
-    queue: &mut Queue,
-    slot: Slot,
-    number: RawFd,
-    mask: u32,
-    counted: Result<usize>,
-) -> core::result::Result<Facts, Outcome> {
-    match counted {
+fn look_closer(queue: &mut Queue, slot: Slot, number: RawFd, mask: u32, counted: Result<usize>) -> Outcome {
+    let facts = match counted {
         Ok(bytes) => ended(queue, slot, number, mask, bytes),
         Err(Errno::EBADF) => Err(Outcome::Gone),
         // A terminal whose other side has gone.
         Err(Errno::EIO) => ended(queue, slot, number, mask, 0),
         Err(_) => uncounted(queue, slot, number, mask),
+    };
+    match facts {
+        Ok(facts) => gate(queue, slot, facts, mask),
+        Err(outcome) => outcome,
     }
 }
 
