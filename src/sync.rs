@@ -86,15 +86,19 @@ impl<T> Mutex<T> {
     /// has taken the core from holds the lock for a moment only, and once somebody sleeps in the
     /// lock each unlock is a system call.
     pub(crate) fn lock_after_others(&self) -> Guard<'_, T> {
-        const YIELDS: usize = 10;
-        let mut looks = (0..YIELDS).filter_map(|_| {
+        self.lock_within(10).unwrap_or_else(|| self.lock())
+    }
+
+    /// The same where others may hold it who wait for what the caller holds: `None` after having
+    /// let others run so many times.
+    pub(crate) fn lock_within(&self, yields: usize) -> Option<Guard<'_, T>> {
+        (0..yields).find_map(|_| {
             let free = kind::try_lock(&self.0);
             if free.is_none() {
                 std::thread::yield_now();
             }
             free
-        });
-        looks.next().unwrap_or_else(|| self.lock())
+        })
     }
 }
 

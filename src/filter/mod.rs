@@ -239,8 +239,9 @@ pub(crate) trait Inner: Send + Sync {
     fn epoll(&self) -> RawFd;
     /// What tells the pipe apart whose end the program holds.
     fn pipe_id(&self) -> u64;
-    /// How many events are pending in it, and a number that changes with each new one.
-    fn pending(self: Arc<Self>) -> (usize, u32);
+    /// How many events are pending in it, and a number that changes with each new one. `None`:
+    /// it could not be looked at.
+    fn pending(self: Arc<Self>) -> Option<(usize, u32)>;
     /// Those who watch it.
     fn watchers(&self) -> &watched::Watchers;
     /// One watcher more: while there are any its own events wake its epoll.

@@ -9,7 +9,7 @@
 use super::fd;
 use super::kind::Kind;
 use super::watched::{self, WatchedKqueue};
-use super::{Facts, Fate, Filter, Inner, Outcome, Queue, RETRY, ROW_NESTED, descriptor};
+use super::{AGAIN, Facts, Fate, Filter, Inner, Outcome, Queue, RETRY, ROW_NESTED, descriptor};
 use crate::abi::{EV_CLEAR, EVFILT_READ, Kevent};
 use crate::errno::{Errno, Result};
 use crate::knote::Slot;
@@ -102,7 +102,10 @@ impl Filter for Nested {
                 return Outcome::NotReady;
             }
         }
-        let (pending, version) = inner.pending();
+        let Some((pending, version)) = inner.pending() else {
+            let _ = queue.look_again(slot, AGAIN);
+            return Outcome::NotReady;
+        };
         let number = descriptor(queue.knotes[slot].ident).unwrap_or(-1);
         if let Some(watched) = queue.fds.kqueues.get_mut(&number) {
             watched.version = version;

@@ -452,11 +452,14 @@ impl Inner for Kqueue {
         self.epoll.as_raw_fd()
     }
 
-    fn pending(self: Arc<Self>) -> (usize, u32) {
+    fn pending(self: Arc<Self>) -> Option<(usize, u32)> {
+        /// While epolls are built anew they admit a ring, in which two threads may each hold the
+        /// lock that the other wants here.
+        const PATIENCE: usize = 4000;
         if self.is_closed() || self.held.is_hung_up() {
-            return (0, 0);
+            return Some((0, 0));
         }
-        let mut state = self.state.lock();
+        let mut state = self.state.lock_within(PATIENCE)?;
         signals::expect(&mut state.queue);
         wait::look(&self, &mut state, false);
         let pending = state.queue.knotes.ready();
@@ -472,7 +475,7 @@ impl Inner for Kqueue {
             self.waker.wake();
         }
         readable::looked(&self, &mut state);
-        (pending, activations)
+        Some((pending, activations))
     }
 
     fn pipe_id(&self) -> u64 {
