@@ -245,7 +245,8 @@ part_ports() {
 
 [ -e "$BUILD/libkqueue.so" ] || { echo "no library in $BUILD: run make first" >&2; exit 1; }
 mkdir -p "$OUT"
-for part in ${*:-repeat faults valgrind asan tsan ports}; do
+[ $# -gt 0 ] || set -- repeat faults valgrind asan tsan ports
+for part in "$@"; do
 	"part_$part" || bad="$bad $part"
 done
 if [ -n "$bad" ]; then

@@ -143,6 +143,21 @@ tree() {
     cp -a "$PORTS_DIR/src/$1" "$dir"
 }
 
+# build_both PACKAGE NAME: a tree of the package for each backend, built by `compile BACKEND`.
+build_both() {
+    local backend stamp log
+    fetch "$1"
+    stamp=$(version_of "$1")
+    say "$2 $stamp"
+    for backend in epoll kqueue; do
+        [ "$backend" = kqueue ] && library && stamp="$stamp $(header_sum) $KQ_CFLAGS $KQ_LIBS"
+        tree "$1" "$backend" "$stamp" || continue
+        log=$PORTS_DIR/logs/$2-$backend-build.log
+        compile "$backend" >"$log" 2>&1 || die "$2-$backend does not build: see $log"
+        echo "$stamp" >"$PORTS_DIR/$1-$backend/.built"
+    done
+}
+
 # maps_library PID: the process runs on the library under test.
 maps_library() { grep -q "$(readlink -f "$KQ_LIBDIR/libkqueue.so.0")" "/proc/$1/maps"; }
 
@@ -166,7 +181,7 @@ idle_ticks() {
 ticks() {
     local p sum=0 t
     for p in "$@"; do
-        t=$(sed 's/.*) //' "/proc/$p/stat" | awk '{ print $12 + $13 }')
+        t=$(sed 's/.*) //' "/proc/$p/stat" 2>/dev/null | awk '{ print $12 + $13 }')
         sum=$((sum + t))
     done
     echo "$sum"

@@ -8,18 +8,8 @@
 TESTS=("$@")
 
 build() {
-    local backend stamp log
     need gcc make pkg-config dpkg-dev
-    fetch libevent
-    stamp=$(version_of libevent)
-    say "libevent $stamp"
-    for backend in epoll kqueue; do
-        [ "$backend" = kqueue ] && library && stamp="$stamp $(header_sum) $KQ_CFLAGS $KQ_LIBS"
-        tree libevent "$backend" "$stamp" || continue
-        log=$PORTS_DIR/logs/libevent-$backend-build.log
-        compile "$backend" >"$log" 2>&1 || die "libevent-$backend does not build: see $log"
-        echo "$stamp" >"$PORTS_DIR/libevent-$backend/.built"
-    done
+    build_both libevent libevent
 }
 
 compile() {

@@ -10,18 +10,8 @@
 TESTS=("$@")
 
 build() {
-    local backend stamp log
     need gcc make pkg-config dpkg-dev
-    fetch libuv1
-    stamp=$(version_of libuv1)
-    say "libuv $stamp"
-    for backend in epoll kqueue; do
-        [ "$backend" = kqueue ] && library && stamp="$stamp $(header_sum) $KQ_CFLAGS $KQ_LIBS"
-        tree libuv1 "$backend" "$stamp" || continue
-        log=$PORTS_DIR/logs/libuv-$backend-build.log
-        compile "$backend" >"$log" 2>&1 || die "libuv-$backend does not build: see $log"
-        echo "$stamp" >"$PORTS_DIR/libuv1-$backend/.built"
-    done
+    build_both libuv1 libuv
 }
 
 # Upstream's makefile wants autotools; it names one source to a line.
@@ -98,7 +88,10 @@ fails_only_where_epoll_does() {
     return $status
 }
 linked() { ldd "$PORTS_DIR/libuv1-kqueue/run-tests" | grep -F "$KQ_LIBDIR/libkqueue.so.0" >/dev/null; }
-ended() { [ "$(grep -cE '^(not )?ok ' "$LOG_kqueue")" -ge "$(grep -cE '^(not )?ok ' "$LOG_epoll")" ]; }
+# As many results as the first line of a whole run announces.
+planned() { if [ ${#TESTS[@]} -gt 0 ]; then echo ${#TESTS[@]}; else sed -n 's/^1\.\.//p' "$LOG_kqueue"; fi; }
+results() { grep -cE '^(not )?ok ' "$LOG_kqueue" || true; }
+ended() { [ "$(results)" -gt 0 ] && [ "$(results)" = "$(planned)" ]; }
 
 build
 check 'the tests run on the library under test' linked

@@ -12,18 +12,8 @@ RUN=$PORTS_DIR/lighttpd-run
 PORT=27301
 
 build() {
-    local backend stamp log
     need gcc make pkg-config dpkg-dev zlib1g-dev libpcre2-dev perl
-    fetch lighttpd
-    stamp=$(version_of lighttpd)
-    say "lighttpd $stamp"
-    for backend in epoll kqueue; do
-        [ "$backend" = kqueue ] && library && stamp="$stamp $(header_sum) $KQ_CFLAGS $KQ_LIBS"
-        tree lighttpd "$backend" "$stamp" || continue
-        log=$PORTS_DIR/logs/lighttpd-$backend-build.log
-        compile "$backend" >"$log" 2>&1 || die "lighttpd-$backend does not build: see $log"
-        echo "$stamp" >"$PORTS_DIR/lighttpd-$backend/.built"
-    done
+    build_both lighttpd lighttpd
     gcc -O2 -Wall -Wextra -o "$PORTS_DIR/http_check" "$ROOT/soak/ports/http_check.c"
 }
 

@@ -20,18 +20,8 @@ PORT_epoll=27201
 PORT_kqueue=27202
 
 build() {
-    local stamp log
     need gcc make pkg-config dpkg-dev libpcre2-dev zlib1g-dev wrk curl
-    fetch nginx
-    say "nginx $(version_of nginx)"
-    stamp=$(version_of nginx)
-    for backend in epoll kqueue; do
-        [ "$backend" = kqueue ] && library && stamp="$stamp $(header_sum) $KQ_CFLAGS $KQ_LIBS"
-        tree nginx "$backend" "$stamp" || continue
-        log=$PORTS_DIR/logs/nginx-$backend-build.log
-        compile "$backend" >"$log" 2>&1 || die "nginx-$backend does not build: see $log"
-        echo "$stamp" >"$PORTS_DIR/nginx-$backend/.built"
-    done
+    build_both nginx nginx
     gcc -O2 -Wall -Wextra -o "$PORTS_DIR/http_check" "$ROOT/soak/ports/http_check.c"
 }
 

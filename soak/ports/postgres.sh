@@ -13,18 +13,8 @@ PORT=27151
 CLIENTS=${CLIENTS:-40}
 
 build() {
-    local backend stamp log
     need gcc make pkg-config dpkg-dev bison flex perl util-linux procps
-    fetch postgresql-15
-    stamp=$(version_of postgresql-15)
-    say "postgresql $stamp"
-    for backend in epoll kqueue; do
-        [ "$backend" = kqueue ] && library && stamp="$stamp $(header_sum) $KQ_CFLAGS $KQ_LIBS"
-        tree postgresql-15 "$backend" "$stamp" || continue
-        log=$PORTS_DIR/logs/postgres-$backend-build.log
-        compile "$backend" >"$log" 2>&1 || die "postgres-$backend does not build: see $log"
-        echo "$stamp" >"$PORTS_DIR/postgresql-15-$backend/.built"
-    done
+    build_both postgresql-15 postgres
 }
 
 # configure finds kqueue() by itself; the define prefers it to epoll.
@@ -73,12 +63,9 @@ death() {
     dir=$PORTS_DIR/postgres-data bin=$PORTS_DIR/postgresql-15-kqueue/installed/bin
     rm -rf "$dir" && mkdir "$dir"
     [ "$(id -u)" -ne 0 ] || chown nobody "$dir"
-    (as_user "$bin/initdb" -D "$dir" -A trust) >"$PORTS_DIR/logs/postgres-initdb.log" 2>&1
-    (as_user "$bin/postgres" -D "$dir" -p "$PORT" -k "$dir" -h '') \
-        >"$PORTS_DIR/logs/postgres-server.log" 2>&1 &
-    postmaster=$!
-    SERVERS=("$postmaster")
-    wait_until 20 answers || die 'the server does not answer'
+    (as_user "$bin/initdb" -D "$dir" -A trust) >"$PORTS_DIR/logs/postgres-initdb.log" 2>&1 ||
+        die "initdb failed: see $PORTS_DIR/logs/postgres-initdb.log"
+    start
     mkfifo "$dir/silence"
     exec 9<>"$dir/silence"
     check 'the server has the library under test mapped' maps_library "$postmaster"
@@ -86,12 +73,22 @@ death() {
         sql <"$dir/silence" 9<&- &
     done
     check "$CLIENTS clients are served" wait_until 20 backends "$CLIENTS"
-    check 'an idle server sleeps' sleeps
+    check 'an idle server sleeps' wait_until 20 sleeps
     children=$(pgrep -P "$postmaster")
     kill -KILL "$postmaster" && wait "$postmaster" 2>/dev/null || true
     check 'every process hears of the death of the postmaster' wait_until 10 all_gone
     exec 9<&-
+    # What the killed one left in shared memory the next one finds and removes.
+    start
+    kill -INT "$postmaster" && wait "$postmaster" || true
     SERVERS=()
+}
+start() {
+    (as_user "$bin/postgres" -D "$dir" -p "$PORT" -k "$dir" -h '') \
+        >>"$PORTS_DIR/logs/postgres-server.log" 2>&1 &
+    postmaster=$!
+    SERVERS=("$postmaster")
+    wait_until 20 answers || die 'the server does not answer'
 }
 sql() { (as_user "$bin/psql" -h "$dir" -p "$PORT" -d postgres -At "$@") 2>/dev/null; }
 answers() { [ "$(sql -c 'select 1' </dev/null)" = 1 ]; }

@@ -20,18 +20,8 @@ BASE_epoll=22000
 BASE_kqueue=26000
 
 build() {
-    local stamp log
     need gcc make pkg-config dpkg-dev libjemalloc-dev tcl procps
-    fetch redis
-    say "redis $(version_of redis)"
-    stamp=$(version_of redis)
-    for backend in epoll kqueue; do
-        [ "$backend" = kqueue ] && library && stamp="$stamp $(header_sum) $KQ_CFLAGS $KQ_LIBS"
-        tree redis "$backend" "$stamp" || continue
-        log=$PORTS_DIR/logs/redis-$backend-build.log
-        compile "$backend" >"$log" 2>&1 || die "redis-$backend does not build: see $log"
-        echo "$stamp" >"$PORTS_DIR/redis-$backend/.built"
-    done
+    build_both redis redis
 }
 
 # config.h names one event interface for all of Linux; that line is the whole port.
