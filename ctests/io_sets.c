@@ -77,13 +77,13 @@ CHECK(the_end_of_a_pipe_is_heard_where_a_connected_socket_was)
 	OK(close(NUMBER) == 0 && close(s[1]) == 0 && close(kq) == 0);
 }
 
-/* A socket that begins to connect to where nobody listens. */
-static int refused_socket(void)
+/* A socket that begins to connect to where nobody listens, and nobody else can while held is open. */
+static int refused_socket(int *held)
 {
 	struct sockaddr_in at;
-	int l = tcp_listener(&at, 1, 0), fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	OK(close(l) == 0);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	OK(fd >= 0);
+	*held = tcp_bound(&at, 0);
 	OK(connect(fd, (struct sockaddr *)&at, sizeof at) == -1);
 	OK(errno == EINPROGRESS || errno == ECONNREFUSED);
 	return fd;
@@ -94,7 +94,7 @@ CHECK(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
 	static const int modes[] = {0, EV_CLEAR, EV_ONESHOT, EV_DISPATCH};
 	int i, p[2];
 	for (i = 0; i < 4; i++) {
-		int kq = new_kqueue();
+		int kq = new_kqueue(), held;
 		struct kevent e;
 		pipe_pair(p);
 		becomes_number(p[0]);
@@ -102,13 +102,13 @@ CHECK(a_refused_connect_is_heard_where_a_pipe_that_ended_was)
 		OK(close(p[1]) == 0);
 		OK(EVENT(kq, NUMBER, EVFILT_READ).flags & EV_EOF);
 		OK(close(NUMBER) == 0);
-		becomes_number(refused_socket());
+		becomes_number(refused_socket(&held));
 		ADD(kq, NUMBER, EVFILT_WRITE, modes[i]);
 		e = EVENT(kq, NUMBER, EVFILT_WRITE);
 		OK(e.flags & EV_EOF);
 		EQ(e.fflags, ECONNREFUSED);
 		FAILS(change(kq, NUMBER, EVFILT_READ, EV_DELETE, 0, 0, NULL), ENOENT);
-		OK(close(NUMBER) == 0 && close(kq) == 0);
+		OK(close(NUMBER) == 0 && close(held) == 0 && close(kq) == 0);
 	}
 }
 
