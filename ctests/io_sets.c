@@ -339,11 +339,15 @@ CHECK(an_edge_added_anew_under_a_sleeper_is_told_once)
 CHECK(a_change_refused_for_want_of_proc_leaves_the_vnode_knote)
 {
 	char path[SCRATCH];
-	int kq = new_kqueue(), fd = bare_file(0), before, after;
+	int kq = new_kqueue(), fd = bare_file(0), root = open("/", O_PATH | O_CLOEXEC), before, after;
 	struct kevent e;
+	OK(root >= 0);
 	scratch_directory(path);
-	if (chroot(path) != 0)
-		SKIP("chroot: %s", strerror(errno));
+	if (chroot(path) != 0) {
+		int why = errno;
+		rmdir(path);
+		SKIP("chroot: %s", strerror(why));
+	}
 	OK(change(kq, (uintptr_t)fd, EVFILT_VNODE, EV_ADD | EV_CLEAR, NOTE_WRITE, 0, &before) == 0);
 	FAILS(change(kq, (uintptr_t)fd, EVFILT_VNODE, EV_ADD | EV_CLEAR, NOTE_WRITE | NOTE_OPEN, 0, &after), ENOENT);
 	put(fd, 1);
@@ -352,6 +356,9 @@ CHECK(a_change_refused_for_want_of_proc_leaves_the_vnode_knote)
 	OK(e.udata == &before);
 	OK(change(kq, (uintptr_t)fd, EVFILT_VNODE, EV_DELETE, 0, 0, NULL) == 0);
 	OK(close(fd) == 0 && close(kq) == 0);
+	/* Back to where /proc shows what was left open. */
+	OK(fchdir(root) == 0 && chroot(".") == 0);
+	OK(close(root) == 0 && rmdir(path) == 0);
 }
 
 CHECK(an_urgent_byte_is_nothing_to_who_asked_for_no_condition)
