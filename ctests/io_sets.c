@@ -281,8 +281,11 @@ CHECK(a_socket_that_is_not_connected_costs_no_cpu_with_no_descriptor_left)
 	/* Level: it comes at each call. */
 	OK(EVENT(kq, fd, EVFILT_WRITE).data > 0);
 	OK(EVENT(kq, fd, EVFILT_WRITE).data > 0);
-	OK(close(held[--n]) == 0);
+	/* One would do, had the library's thread not now and then taken it first. */
+	close_all(held + n - 3, 3);
 	OK((s = accept4(l, NULL, NULL, SOCK_CLOEXEC)) >= 0);
+	for (n -= 3; n < LIMIT && (held[n] = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0; n++)
+		;
 	pass(s, fd, 5);
 	OK(change(kq, (uintptr_t)fd, EVFILT_WRITE, EV_DISABLE, 0, 0, NULL) == 0);
 	EQ(EVENT(kq, fd, EVFILT_READ).data, 5);
