@@ -4,7 +4,7 @@
 enum { ROUNDS = 400 };
 
 /* Another thread removes a name, at the same time as this one goes on. */
-struct remover { pthread_t thread; pthread_barrier_t both; char path[400]; int directory, after_ns; };
+struct remover { pthread_t thread; pthread_barrier_t both; char path[SCRATCH + 100]; int directory, after_ns; };
 
 static void *remove_name(void *arg)
 {
@@ -33,13 +33,16 @@ static void removed(struct remover *r)
 	pthread_barrier_destroy(&r->both);
 }
 
-/* What has come of a descriptor within a moment: hints or'd. */
+/* What comes of a descriptor: hints or'd. The first may be on its way still. */
 static unsigned hints_of(int kq)
 {
 	struct kevent ev;
 	unsigned all = 0;
-	while (collect(kq, &ev, 1, 0) == 1)
+	long patience = 10000;
+	while (collect(kq, &ev, 1, patience) == 1) {
 		all |= ev.fflags;
+		patience = 0;
+	}
 	return all;
 }
 
