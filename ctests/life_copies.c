@@ -186,22 +186,34 @@ CHECK(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
 	}
 }
 
-/* A call that has waited under a number given away does not wait the whole time again. */
-CHECK(a_call_that_begins_again_has_the_time_that_is_left)
+/* How long a call of 1500 ms takes that has waited under a number given away. */
+static long long waited_under_a_number_given_away(void)
 {
 	int a = kqueue(), b = kqueue(), copy;
 	struct kevent ev[1];
-	long long began;
+	long long took;
 	EQ(collect(b, ev, 1, 1), 0);
 	OK((copy = fcntl(b, F_DUPFD_CLOEXEC, b + 10)) >= 0);
 	OK(dup2(a, b) == b);
-	began = now_ns();
+	took = now_ns();
 	EQ(collect(b, ev, 1, 1500), 0);
-	OK(now_ns() - began >= 1500000000LL);
-	OK(now_ns() - began < 2900000000LL);
+	took = now_ns() - took;
 	close(a);
 	close(b);
 	close(copy);
+	return took;
+}
+
+/* It does not wait the whole time again. A busy machine can make one call late, not all. */
+CHECK(a_call_that_begins_again_has_the_time_that_is_left)
+{
+	long long took;
+	int tries = 0;
+	do {
+		took = waited_under_a_number_given_away();
+		OK(took >= 1500000000LL);
+	} while (took >= 2900000000LL && ++tries < 3);
+	OK(took < 2900000000LL);
 }
 
 CHECK(dup2_of_one_queue_over_another_ends_the_other)
