@@ -239,14 +239,6 @@ static void guard_close(struct guard *g)
 	OK(munmap(g->base, g->size) == 0);
 }
 
-MAYBE_UNUSED
-static long long cpu_ns(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return ts.tv_sec * 1000000000LL + ts.tv_nsec;
-}
-
 /* The statement, which sleeps for some 50 ms, must not spend them computing. */
 #define IDLE(statement) do { long long cpu_ = cpu_ns(); statement; cpu_ = cpu_ns() - cpu_; \
 	if (cpu_ > 25000000) FAIL("%s:%d: %lld us of CPU", __FILE__, __LINE__, cpu_ / 1000); } while (0)

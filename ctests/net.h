@@ -34,14 +34,6 @@ UNUSED static struct kevent net_event(int kq, int fd, int filter, int line)
 	return ev;
 }
 
-/* CPU time of all threads of the process. */
-UNUSED static long long cpu_ns(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return ts.tv_sec * 1000000000LL + ts.tv_nsec;
-}
-
 UNUSED static void net_quiet(int kq, int line)
 {
 	struct kevent ev;

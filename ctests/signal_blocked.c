@@ -237,13 +237,6 @@ CHECK(a_sleeper_wakes_for_a_blocked_signal)
 	OK(close(kq) == 0);
 }
 
-static long long cpu_ns(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return ts.tv_sec * 1000000000LL + ts.tv_nsec;
-}
-
 CHECK(a_signal_that_stays_pending_costs_a_sleeper_no_cpu)
 {
 	struct kevent ev;
