@@ -147,6 +147,18 @@ static int count_fds(void) { return count_entries("/proc/self/fd"); }
 __attribute__((unused))
 static int count_threads(void) { return count_entries("/proc/self/task"); }
 
+/* The action of a signal: this handler, with no other signal blocked meanwhile. */
+__attribute__((unused))
+static void handle_with(int n, void (*handler)(int), int flags)
+{
+	struct sigaction sa;
+	memset(&sa, 0, sizeof sa);
+	sa.sa_handler = handler;
+	sa.sa_flags = flags;
+	sigemptyset(&sa.sa_mask);
+	OK(sigaction(n, &sa, NULL) == 0);
+}
+
 /* Waits for a child: its status. */
 __attribute__((unused))
 static int status_of(pid_t pid)

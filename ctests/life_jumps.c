@@ -18,15 +18,6 @@ static void jump_out(int n)
 	siglongjmp(out, 1);
 }
 
-static void handle_with(int signo, void (*handler)(int), int flags)
-{
-	struct sigaction action;
-	memset(&action, 0, sizeof action);
-	action.sa_handler = handler;
-	action.sa_flags = flags;
-	OK(sigaction(signo, &action, NULL) == 0);
-}
-
 /* Whoever is to be interrupted, once it sleeps. */
 struct target { pthread_t thread; int tid; };
 

@@ -27,16 +27,6 @@ MAYBE_UNUSED static void on_signal_too(int n)
 	other_runs++;
 }
 
-MAYBE_UNUSED static void handle_with(int n, void (*handler)(int), int flags)
-{
-	struct sigaction sa;
-	memset(&sa, 0, sizeof sa);
-	sa.sa_handler = handler;
-	sa.sa_flags = flags;
-	sigemptyset(&sa.sa_mask);
-	OK(sigaction(n, &sa, NULL) == 0);
-}
-
 MAYBE_UNUSED static void handle(int n) { handle_with(n, on_signal, 0); }
 
 static int watch_flags(int kq, int n, int flags)
