@@ -4,22 +4,6 @@
  */
 #include "net.h"
 
-/* Higher than anything the checks open by themselves. */
-enum { NUMBER = 100 };
-
-/* The file stands behind NUMBER too. */
-static void also_number(int fd)
-{
-	EQ(dup3(fd, NUMBER, O_CLOEXEC), NUMBER);
-}
-
-/* The file stands behind NUMBER only. */
-static void becomes_number(int fd)
-{
-	also_number(fd);
-	OK(close(fd) == 0);
-}
-
 /* A new pair of sockets, one behind NUMBER; the other is returned. */
 static int socket_number(void)
 {

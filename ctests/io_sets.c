@@ -7,15 +7,6 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 
-/* Higher than anything the checks open by themselves. */
-enum { NUMBER = 100 };
-
-static void becomes_number(int fd)
-{
-	EQ(dup3(fd, NUMBER, O_CLOEXEC), NUMBER);
-	OK(close(fd) == 0);
-}
-
 /* Room for so many descriptors, or the check is skipped. */
 static void need_descriptors(rlim_t n)
 {

@@ -265,4 +265,20 @@ UNUSED static int new_kqueue(void)
 	OK(kq >= 0);
 	return kq;
 }
+
+/* Higher than anything a check opens by itself. */
+enum { NUMBER = 100 };
+
+/* The file stands behind NUMBER too. */
+UNUSED static void also_number(int fd)
+{
+	EQ(dup3(fd, NUMBER, O_CLOEXEC), NUMBER);
+}
+
+/* The file stands behind NUMBER only. */
+UNUSED static void becomes_number(int fd)
+{
+	also_number(fd);
+	OK(close(fd) == 0);
+}
 #endif
