@@ -238,19 +238,6 @@ CHECK(enabling_a_disabled_watch_reports_an_inner_with_a_ready_pipe)
 	OK(close(in) == 0);
 }
 
-/* Closes a watched pipe's end, which lives on under another number, and lets it become ready. */
-static int orphan_in(int kq, int p[2])
-{
-	int other;
-	pipe_pair(p);
-	ADD(kq, p[0], EVFILT_READ, 0);
-	other = fcntl(p[0], F_DUPFD_CLOEXEC, 0);
-	OK(other >= 0);
-	OK(close(p[0]) == 0);
-	put(p[1], 1);
-	return other;
-}
-
 CHECK(an_orphan_in_a_queue_that_was_watched_once_costs_no_cpu)
 {
 	int in = new_kqueue(), out = new_kqueue(), p[2], other;
@@ -258,7 +245,7 @@ CHECK(an_orphan_in_a_queue_that_was_watched_once_costs_no_cpu)
 	ADD(out, in, EVFILT_READ, EV_ONESHOT);
 	EQ(EVENT(out, in, EVFILT_READ).data, 1);
 	EQ(ONE(in).filter, EVFILT_USER);
-	other = orphan_in(in, p);
+	other = make_orphan(in, p);
 	QUIET(in);
 	QUIET(out);
 	OK(close(other) == 0);
@@ -271,7 +258,7 @@ CHECK(an_orphan_in_a_queue_that_is_watched_costs_no_cpu)
 {
 	int in = new_kqueue(), out = new_kqueue(), p[2], other;
 	ADD(out, in, EVFILT_READ, 0);
-	other = orphan_in(in, p);
+	other = make_orphan(in, p);
 	QUIET(out);
 	QUIET(in);
 	QUIET(out);

@@ -18,18 +18,6 @@ static void need_descriptors(rlim_t n)
 	OK(setrlimit(RLIMIT_NOFILE, &lim) == 0);
 }
 
-/* Has epoll report the file of a closed number, once the byte is there. */
-static int make_orphan(int kq, int p[2])
-{
-	int other;
-	pipe_pair(p);
-	ADD(kq, p[0], EVFILT_READ, 0);
-	OK((other = fcntl(p[0], F_DUPFD_CLOEXEC, 0)) >= 0);
-	OK(close(p[0]) == 0);
-	put(p[1], 1);
-	return other;
-}
-
 /* From here on and for some milliseconds no thread of the library's looks into the queue. */
 static void have_to_itself(int kq)
 {

@@ -281,4 +281,17 @@ UNUSED static void becomes_number(int fd)
 	also_number(fd);
 	OK(close(fd) == 0);
 }
+
+/* Closes a watched pipe's end, which lives on under the number returned, and has it become
+ * ready: epoll reports the file of a closed number. */
+UNUSED static int make_orphan(int kq, int p[2])
+{
+	int other;
+	pipe_pair(p);
+	ADD(kq, p[0], EVFILT_READ, 0);
+	OK((other = fcntl(p[0], F_DUPFD_CLOEXEC, 0)) >= 0);
+	OK(close(p[0]) == 0);
+	put(p[1], 1);
+	return other;
+}
 #endif
