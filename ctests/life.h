@@ -1,33 +1,47 @@
-/* For the checks of a kqueue's life: user events, and threads that sleep in kevent(). */
-#include "harness.h"
-#include <sys/syscall.h>
+/* What the checks of a kqueue's life share: user events, sleepers, and a kqueue that is whole. */
+#ifndef LIFE_H
+#define LIFE_H
+#include "engine_util.h"
 
-#define USER_ADD(kq, id) EQ(change(kq, id, EVFILT_USER, EV_ADD | EV_CLEAR, 0, 0, NULL), 0)
-#define TRIGGER(kq, id) change(kq, id, EVFILT_USER, 0, NOTE_TRIGGER, 0, NULL)
+#define USER_ADD(kq, id) EQ(add_user(kq, id, EV_CLEAR), 0)
 
-/* A thread that sleeps in kevent(), and how its call ended. */
-struct sleeper { int kq, n, err, tid; long ms; pthread_t thread; };
-
-static void *sleeper_main(void *arg)
-{
-	struct sleeper *s = arg;
-	struct kevent ev[1];
-	__atomic_store_n(&s->tid, (int)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
-	s->n = collect(s->kq, ev, 1, s->ms);
-	s->err = errno;
-	return NULL;
-}
-
-static void put_to_sleep(struct sleeper *s, int kq, long ms)
-{
-	*s = (struct sleeper){ .kq = kq, .ms = ms };
-	OK(pthread_create(&s->thread, NULL, sleeper_main, s) == 0);
-	UNTIL(state_of(__atomic_load_n(&s->tid, __ATOMIC_SEQ_CST)) == 'S');
-}
-
+MAYBE_UNUSED
 static void ended_with_EBADF(struct sleeper *s)
 {
-	pthread_join(s->thread, NULL);
+	sleeper_join(s);
 	EQ(s->n, -1);
 	EQ(s->err, EBADF);
 }
+
+/* The kqueue does everything it should. */
+MAYBE_UNUSED
+static void is_whole(int kq)
+{
+	struct pollfd p = { kq, POLLIN, 0 };
+	struct sleeper s;
+	int ends[2];
+	pipe_open(ends);
+	OK(add_user(kq, 900, EV_CLEAR) == 0);
+	OK(trigger(kq, 900) == 0);
+	EQ(ONE(kq).ident, 900);
+	NONE(kq);
+	EQ(poll(&p, 1, 0), 0);
+	OK(trigger(kq, 900) == 0);
+	EQ(poll(&p, 1, 10000), 1);
+	EQ(ONE(kq).ident, 900);
+	NONE(kq);
+	OK(change(kq, (uintptr_t)ends[0], EVFILT_READ, EV_ADD, 0, 0, NULL) == 0);
+	NONE(kq);
+	EQ(poll(&p, 1, 0), 0);
+	put(ends[1]);
+	EQ(poll(&p, 1, 10000), 1);
+	EQ(ONE(kq).ident, ends[0]);
+	OK(change(kq, (uintptr_t)ends[0], EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
+	sleeper_start(&s, kq, -1);
+	OK(trigger(kq, 900) == 0);
+	sleeper_join(&s);
+	EQ(s.n, 1);
+	OK(change(kq, 900, EVFILT_USER, EV_DELETE, 0, 0, NULL) == 0);
+	pipe_close(ends);
+}
+#endif

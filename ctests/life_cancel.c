@@ -3,7 +3,7 @@
  * any change is made or asleep without changes; never with room for none. Whatever
  * the cancelled thread held goes back.
  */
-#include "engine_util.h"
+#include "life.h"
 
 /* A thread that calls kevent() as told and can be cancelled in it. */
 struct victim {
@@ -88,32 +88,6 @@ static struct victim sleeping_victim(int kq, long ms)
 	v.nevents = 1;
 	v.ms = ms;
 	return v;
-}
-
-/* The kqueue does everything it should. */
-static void is_whole(int kq)
-{
-	struct pollfd p = { kq, POLLIN, 0 };
-	struct sleeper s;
-	int ends[2];
-	pipe_open(ends);
-	OK(add_user(kq, 900, EV_CLEAR) == 0);
-	OK(trigger(kq, 900) == 0);
-	EQ(ONE(kq).ident, 900);
-	NONE(kq);
-	OK(change(kq, (uintptr_t)ends[0], EVFILT_READ, EV_ADD, 0, 0, NULL) == 0);
-	NONE(kq);
-	EQ(poll(&p, 1, 0), 0);
-	put(ends[1]);
-	EQ(poll(&p, 1, 10000), 1);
-	EQ(ONE(kq).ident, ends[0]);
-	OK(change(kq, (uintptr_t)ends[0], EVFILT_READ, EV_DELETE, 0, 0, NULL) == 0);
-	sleeper_start(&s, kq, -1);
-	OK(trigger(kq, 900) == 0);
-	sleeper_join(&s);
-	EQ(s.n, 1);
-	OK(change(kq, 900, EVFILT_USER, EV_DELETE, 0, 0, NULL) == 0);
-	pipe_close(ends);
 }
 
 static void cancel_one_asleep(int kq, long ms, int asynchronous)

@@ -8,17 +8,17 @@ static void copy_works(int kq, int copy)
 	struct sleeper s;
 	OK(copy >= 0);
 	USER_ADD(kq, 1);
-	EQ(TRIGGER(copy, 1), 0);
+	EQ(trigger(copy, 1), 0);
 	EQ(ONE(kq).ident, 1);
 	USER_ADD(copy, 2);
-	EQ(TRIGGER(kq, 2), 0);
+	EQ(trigger(kq, 2), 0);
 	EQ(ONE(copy).ident, 2);
-	put_to_sleep(&s, copy, -1);
+	sleeper_start(&s, copy, -1);
 	close(kq);
-	EQ(TRIGGER(copy, 1), 0);
+	EQ(trigger(copy, 1), 0);
 	pthread_join(s.thread, NULL);
 	EQ(s.n, 1);
-	put_to_sleep(&s, copy, -1);
+	sleeper_start(&s, copy, -1);
 	close(copy);
 	ended_with_EBADF(&s);
 }
@@ -34,7 +34,7 @@ CHECK(a_call_right_after_dup2_collects_from_the_other_queue)
 		int a = kqueue(), b = kqueue();
 		USER_ADD(a, 1);
 		USER_ADD(b, 2);
-		EQ(TRIGGER(a, 1), 0);
+		EQ(trigger(a, 1), 0);
 		OK(dup2(a, b) == b);
 		EQ(ONE(b).ident, 1);
 		close(a);
@@ -66,7 +66,7 @@ CHECK(a_number_closed_while_an_unused_copy_lives_is_EBADF)
 			int kq = kqueue(), copy, i;
 			USER_ADD(kq, 1);
 			for (i = 0; i < uses; i++) {
-				EQ(TRIGGER(kq, 1), 0);
+				EQ(trigger(kq, 1), 0);
 				EQ(ONE(kq).ident, 1);
 			}
 			OK((copy = fcntl(kq, F_DUPFD_CLOEXEC, kq + 10)) >= 0);
@@ -74,8 +74,8 @@ CHECK(a_number_closed_while_an_unused_copy_lives_is_EBADF)
 			if (reused)
 				OK(dup2(file, kq) == kq);
 			FAILS(collect(kq, ev, 1, uses == 3 ? 20 : 0), EBADF);
-			FAILS(TRIGGER(kq, 1), EBADF);
-			EQ(TRIGGER(copy, 1), 0);
+			FAILS(trigger(kq, 1), EBADF);
+			EQ(trigger(copy, 1), 0);
 			EQ(ONE(copy).ident, 1);
 			close(copy);
 			if (reused)
@@ -91,13 +91,13 @@ CHECK(a_call_that_finds_nothing_under_a_number_given_away_goes_to_the_other_queu
 	int a = kqueue(), b = kqueue(), copy;
 	USER_ADD(a, 1);
 	USER_ADD(b, 2);
-	EQ(TRIGGER(a, 1), 0);
+	EQ(trigger(a, 1), 0);
 	OK((copy = fcntl(b, F_DUPFD_CLOEXEC, b + 10)) >= 0);
 	OK(dup2(a, b) == b);
 	EQ(ONE(b).ident, 1);
-	EQ(TRIGGER(copy, 2), 0);
+	EQ(trigger(copy, 2), 0);
 	EQ(ONE(copy).ident, 2);
-	FAILS(TRIGGER(b, 2), ENOENT);
+	FAILS(trigger(b, 2), ENOENT);
 	close(a);
 	close(b);
 	close(copy);
@@ -127,7 +127,7 @@ CHECK(a_number_given_away_while_events_come_is_EBADF_in_time)
 		}
 		EQ(n, -1);
 		EQ(errno, EBADF);
-		FAILS(TRIGGER(kq, 1), EBADF);
+		FAILS(trigger(kq, 1), EBADF);
 		EQ(ONE(copy).filter, EVFILT_READ);
 		close(kq), close(copy), close(p[0]), close(p[1]);
 	}
@@ -143,7 +143,7 @@ CHECK(a_number_given_away_while_nobody_waits_is_EBADF_in_the_end)
 		int kq = kqueue(), copy, i, done = 0;
 		struct kevent ev[1];
 		EQ(change(kq, 1, EVFILT_USER, EV_ADD, 0, 0, NULL), 0);
-		EQ(TRIGGER(kq, 1), 0);
+		EQ(trigger(kq, 1), 0);
 		OK((copy = fcntl(kq, F_DUPFD_CLOEXEC, kq + 10)) >= 0);
 		OK(dup2(file, kq) == kq);
 		for (i = 0; i < CALLS && done >= 0; i++) {
@@ -151,7 +151,7 @@ CHECK(a_number_given_away_while_nobody_waits_is_EBADF_in_the_end)
 			OK(done >= 0 || errno == EBADF);
 		}
 		EQ(done, -1);
-		FAILS(TRIGGER(kq, 1), EBADF);
+		FAILS(trigger(kq, 1), EBADF);
 		EQ(ONE(copy).ident, 1);
 		close(kq), close(copy);
 	}
@@ -168,7 +168,7 @@ CHECK(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
 		int kq = kqueue(), copy;
 		struct pollfd shown = { -1, POLLIN, 0 };
 		USER_ADD(kq, 1);
-		EQ(TRIGGER(kq, 1), 0);
+		EQ(trigger(kq, 1), 0);
 		OK((copy = shown.fd = fcntl(kq, F_DUPFD_CLOEXEC, kq + 10)) >= 0);
 		EQ(poll(&shown, 1, 1000), 1);
 		close(kq);
@@ -178,7 +178,7 @@ CHECK(a_call_under_a_closed_number_leaves_no_mark_in_the_copy)
 		while (collect(copy, ev, 1, 0) > 0)
 			;
 		EQ(poll(&shown, 1, 0), 0);
-		EQ(TRIGGER(copy, 1), 0);
+		EQ(trigger(copy, 1), 0);
 		EQ(poll(&shown, 1, 1000), 1);
 		EQ(ONE(copy).ident, 1);
 		EQ(poll(&shown, 1, 0), 0);
@@ -222,15 +222,15 @@ CHECK(dup2_of_one_queue_over_another_ends_the_other)
 	struct sleeper s;
 	USER_ADD(a, 1);
 	USER_ADD(b, 2);
-	put_to_sleep(&s, b, -1);
+	sleeper_start(&s, b, -1);
 	OK(dup2(a, b) == b);
 	ended_with_EBADF(&s);
 	libkqueue_drain_pending_close();
-	EQ(TRIGGER(b, 1), 0);
+	EQ(trigger(b, 1), 0);
 	EQ(ONE(a).ident, 1);
-	FAILS(TRIGGER(b, 2), ENOENT);
+	FAILS(trigger(b, 2), ENOENT);
 	close(a);
-	EQ(TRIGGER(b, 1), 0);
+	EQ(trigger(b, 1), 0);
 	EQ(ONE(b).ident, 1);
 	close(b);
 }
@@ -242,7 +242,7 @@ CHECK(a_forked_child_has_no_unused_copy)
 	struct sleeper s;
 	pid_t pid;
 	OK(pipe2(hold, O_CLOEXEC) == 0);
-	put_to_sleep(&s, kq, -1);
+	sleeper_start(&s, kq, -1);
 	errno = 0;
 	if ((pid = fork()) == 0) {
 		char c;

@@ -3,7 +3,7 @@
  * pthread_exit(3): the call is over then, as in a kernel, and the kqueue and the
  * thread's cancellation are as if it had returned.
  */
-#include "engine_util.h"
+#include "life.h"
 #include <setjmp.h>
 
 #ifndef SYS_epoll_pwait2
@@ -62,24 +62,6 @@ static void jump_out_of_a_call(int kq, int nchanges, long ms)
 		FAIL("the call returned");
 	}
 	OK(pthread_join(other, NULL) == 0);
-}
-
-/* The descriptor shows what is pending, and a thread can sleep. */
-static void is_whole(int kq)
-{
-	struct pollfd p = { kq, POLLIN, 0 };
-	struct sleeper s;
-	OK(add_user(kq, 900, EV_CLEAR) == 0);
-	NONE(kq);
-	EQ(poll(&p, 1, 0), 0);
-	OK(trigger(kq, 900) == 0);
-	EQ(poll(&p, 1, 10000), 1);
-	EQ(ONE(kq).ident, 900);
-	sleeper_start(&s, kq, -1);
-	OK(trigger(kq, 900) == 0);
-	sleeper_join(&s);
-	EQ(s.n, 1);
-	OK(change(kq, 900, EVFILT_USER, EV_DELETE, 0, 0, NULL) == 0);
 }
 
 static void state_and_type_are(int state, int type)

@@ -30,7 +30,7 @@ CHECK(a_collect_right_after_close_is_EBADF)
 	for (i = 0; i < 100; i++) {
 		int kq = kqueue();
 		USER_ADD(kq, 1);
-		TRIGGER(kq, 1);
+		trigger(kq, 1);
 		close(kq);
 		FAILS(collect(kq, ev, 1, i % 2 ? 0 : -1), EBADF);
 	}
@@ -44,7 +44,7 @@ CHECK(a_change_after_close_is_EBADF)
 	/* A call of changes alone may learn of the close when the library does. */
 	libkqueue_drain_pending_close();
 	FAILS(change(kq, 2, EVFILT_USER, EV_ADD, 0, 0, NULL), EBADF);
-	FAILS(TRIGGER(kq, 1), EBADF);
+	FAILS(trigger(kq, 1), EBADF);
 }
 
 /* Nobody has waited in it: the trigger is to show in the descriptor, and finds none. */
@@ -71,7 +71,7 @@ CHECK(a_number_reused_by_a_file_is_EBADF_and_left_alone)
 	flags = fcntl(kq, F_GETFL);
 	FAILS(collect(kq, ev, 1, 0), EBADF);
 	libkqueue_drain_pending_close();
-	FAILS(TRIGGER(kq, 1), EBADF);
+	FAILS(trigger(kq, 1), EBADF);
 	EQ(fcntl(kq, F_GETFL), flags);
 	EQ(lseek(kq, 0, SEEK_END), 7);
 	EQ(pread(kq, text, 8, 0), 7);
@@ -90,7 +90,7 @@ CHECK(a_number_reused_by_a_pipe_is_EBADF_and_left_alone)
 	OK(dup2(p[0], kq) == kq);
 	FAILS(collect(kq, ev, 1, 0), EBADF);
 	libkqueue_drain_pending_close();
-	FAILS(TRIGGER(kq, 1), EBADF);
+	FAILS(trigger(kq, 1), EBADF);
 	EQ(read(kq, &c, 1), 1);
 	EQ(c, 'x');
 	close(kq);
@@ -102,7 +102,7 @@ CHECK(close_wakes_a_sleeper_without_knotes)
 {
 	int kq = kqueue();
 	struct sleeper s;
-	put_to_sleep(&s, kq, -1);
+	sleeper_start(&s, kq, -1);
 	close(kq);
 	ended_with_EBADF(&s);
 }
@@ -115,7 +115,7 @@ CHECK(close_wakes_a_sleeper_with_a_timeout_and_knotes)
 	USER_ADD(kq, 1);
 	EQ(change(kq, 1, EVFILT_TIMER, EV_ADD, NOTE_SECONDS, 1000, NULL), 0);
 	EQ(change(kq, p[0], EVFILT_READ, EV_ADD, 0, 0, NULL), 0);
-	put_to_sleep(&s, kq, 50000);
+	sleeper_start(&s, kq, 50000);
 	close(kq);
 	ended_with_EBADF(&s);
 	close(p[0]);
@@ -127,7 +127,7 @@ CHECK(close_wakes_every_one_of_eight_sleepers)
 	int kq = kqueue(), i;
 	struct sleeper s[8];
 	for (i = 0; i < 8; i++)
-		put_to_sleep(&s[i], kq, -1);
+		sleeper_start(&s[i], kq, -1);
 	close(kq);
 	for (i = 0; i < 8; i++)
 		ended_with_EBADF(&s[i]);
@@ -137,7 +137,7 @@ CHECK(dup2_over_a_queue_wakes_its_sleepers)
 {
 	int kq = kqueue(), null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	struct sleeper s;
-	put_to_sleep(&s, kq, -1);
+	sleeper_start(&s, kq, -1);
 	OK(dup2(null, kq) == kq);
 	ended_with_EBADF(&s);
 	close(kq);
@@ -149,11 +149,11 @@ CHECK(close_wakes_only_the_sleepers_of_that_queue)
 	int a = kqueue(), b = kqueue();
 	struct sleeper sa, sb;
 	USER_ADD(b, 1);
-	put_to_sleep(&sa, a, -1);
-	put_to_sleep(&sb, b, -1);
+	sleeper_start(&sa, a, -1);
+	sleeper_start(&sb, b, -1);
 	close(a);
 	ended_with_EBADF(&sa);
-	EQ(TRIGGER(b, 1), 0);
+	EQ(trigger(b, 1), 0);
 	pthread_join(sb.thread, NULL);
 	EQ(sb.n, 1);
 	close(b);
@@ -166,20 +166,20 @@ CHECK(a_new_queue_on_an_old_number_is_empty_and_complete)
 		int old = kqueue(), kq;
 		USER_ADD(old, 1);
 		EQ(change(old, 2, EVFILT_TIMER, EV_ADD, NOTE_USECONDS, 1, NULL), 0);
-		TRIGGER(old, 1);
+		trigger(old, 1);
 		close(old);
 		kq = kqueue();
 		same += kq == old;
 		NONE(kq);
-		FAILS(TRIGGER(kq, 1), ENOENT);
+		FAILS(trigger(kq, 1), ENOENT);
 		FAILS(change(kq, 2, EVFILT_TIMER, EV_DELETE, 0, 0, NULL), ENOENT);
 		USER_ADD(kq, 3);
-		EQ(TRIGGER(kq, 3), 0);
+		EQ(trigger(kq, 3), 0);
 		EQ(ONE(kq).ident, 3);
 		/* The late notice for the old one must take nothing from the new. */
 		if (i % 10 == 0)
 			libkqueue_drain_pending_close();
-		EQ(TRIGGER(kq, 3), 0);
+		EQ(trigger(kq, 3), 0);
 		EQ(ONE(kq).ident, 3);
 		close(kq);
 	}
@@ -232,7 +232,7 @@ CHECK(close_frees_every_descriptor_of_a_busy_queue)
 	for (i = 0; i < 100; i++) {
 		int kq = kqueue();
 		USER_ADD(kq, 1);
-		TRIGGER(kq, 1);
+		trigger(kq, 1);
 		EQ(change(kq, 1, EVFILT_TIMER, EV_ADD, 0, 1, NULL), 0);
 		EQ(change(kq, 2, EVFILT_TIMER, EV_ADD, NOTE_ABSTIME | NOTE_SECONDS, INT32_MAX, NULL), 0);
 		EQ(change(kq, p[0], EVFILT_READ, EV_ADD | EV_CLEAR, 0, 0, NULL), 0);
@@ -261,7 +261,7 @@ CHECK(drain_does_not_wait_for_open_queues)
 	int kq = kqueue();
 	USER_ADD(kq, 1);
 	libkqueue_drain_pending_close();
-	EQ(TRIGGER(kq, 1), 0);
+	EQ(trigger(kq, 1), 0);
 	EQ(ONE(kq).ident, 1);
 	close(kq);
 }
@@ -298,7 +298,7 @@ CHECK(queues_come_and_go_with_no_room_for_signals)
 	OK(setrlimit(RLIMIT_SIGPENDING, &none) == 0);
 	open_and_close_many(2000);
 	kq = kqueue();
-	put_to_sleep(&s, kq, -1);
+	sleeper_start(&s, kq, -1);
 	close(kq);
 	ended_with_EBADF(&s);
 	/* valgrind ends its threads by a signal. */
@@ -314,7 +314,7 @@ static void live(int kq, const char *steps)
 		switch (*steps) {
 		case 'n': NONE(kq); break;
 		case 's': EQ(collect(kq, &ev, 1, 1), 0); break;
-		case 't': EQ(TRIGGER(kq, 1), 0); break;
+		case 't': EQ(trigger(kq, 1), 0); break;
 		case 'p': EQ(poll(&shown, 1, 10000), 1); break;
 		case 'c': EQ(ONE(kq).ident, 1); break;
 		}
@@ -363,7 +363,7 @@ CHECK(six_hundred_queues_need_one_thread_and_few_descriptors)
 	OK(count_fds() - fds <= 600 * 5);
 	for (i = 0; i < 600; i++) {
 		USER_ADD(kq[i], i);
-		EQ(TRIGGER(kq[i], i), 0);
+		EQ(trigger(kq[i], i), 0);
 	}
 	for (i = 0; i < 600; i++)
 		EQ(ONE(kq[i]).ident, i);
