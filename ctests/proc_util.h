@@ -33,6 +33,9 @@ static pid_t grandchild(pid_t *parent)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if ((pid = fork()) != 0 && write(p[1], &pid, sizeof pid) != sizeof pid)
 			_exit(1);
+		/* It does not pass to a child. */
+		if (pid == 0)
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
 		for (;;)
 			pause();
 	}
