@@ -551,7 +551,7 @@ CHECK(tracked_process_that_ends_before_its_threads_are_gone_has_its_own_status)
 	WATCH(kq, getpid(), NOTE_TRACK | NOTE_EXIT);
 	for (i = 0; i < TIMES; i++) {
 		if ((pid = fork()) == 0) {
-			pthread_create(&t, NULL, leave_slowly, NULL);
+			OK(pthread_create(&t, NULL, leave_slowly, NULL) == 0);
 			pthread_join(t, NULL);
 			_exit(5);
 		}
