@@ -100,7 +100,7 @@ FAULTS='pipe2:EMFILE pipe2:ENFILE epoll_create1:EMFILE epoll_create1:ENOMEM epol
 	name_to_handle_at:EOPNOTSUPP fstatfs:ENOSYS rt_sigtimedwait:EAGAIN rt_tgsigqueueinfo:EAGAIN
 	inotify_rm_watch:EINVAL readlink:EACCES ppoll:ENOMEM pidfd_send_signal:ENOSYS
 	pidfd_send_signal:EPERM rt_sigqueueinfo:EPERM rt_tgsigqueueinfo:EPERM tgkill:EPERM kill:EPERM
-	getdents64:EIO lseek:ESPIPE ioctl:ENOTTY close_range:ENOSYS'
+	getdents64:EIO lseek:ESPIPE ioctl:ENOTTY close_range:ENOSYS vmsplice:EPERM'
 FAULTY='life_kqueue.close_wakes_a_sleeper_with_a_timeout_and_knotes
 	life_copies.dup_of_a_queue_is_the_queue life_kqueue.close_frees_every_descriptor_of_a_busy_queue
 	life_process.a_forked_child_makes_queues_of_its_own

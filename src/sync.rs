@@ -89,8 +89,8 @@ impl<T> Mutex<T> {
         self.lock_within(10).unwrap_or_else(|| self.lock())
     }
 
-    /// The same where others may hold it who wait for what the caller holds: `None` after having
-    /// let others run so many times.
+    /// The same where the holder may be waiting for the caller: `None` after having let others run
+    /// so many times.
     pub(crate) fn lock_within(&self, yields: usize) -> Option<Guard<'_, T>> {
         (0..yields).find_map(|_| {
             let free = kind::try_lock(&self.0);

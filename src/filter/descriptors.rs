@@ -188,6 +188,7 @@ impl Descriptors {
         }
         *entry
     }
+
     /// Takes a knote out, if it is in. The entry as it is then.
     #[inline(always)]
     pub(super) fn unlink(&mut self, knotes: &mut Knotes, fd: RawFd, slot: Slot) -> Entry {

@@ -3,10 +3,10 @@
 //!
 //! The table cannot know of a close that leaves a copy open. So a kqueue seen under more
 //! numbers than one has each use of them looked at, by fstat(2); of any other a call looks
-//! that has nothing to tell, when it is over: it may have waited in the wrong one. A call
-//! with events, and one that only makes changes, pays for no look. So that no other file is
-//! taken for a kqueue in use for long, the monitor looks in each tick, which it has for those
-//! that wait, and one call in some thousands looks, whatever it does.
+//! that has nothing to tell, when it is over: it may have waited in the wrong one. Of the calls
+//! with events, and of those that only make changes, one in some thousands looks. So that no
+//! other file is taken for a kqueue in use for long, the monitor looks in each tick, too, which
+//! it has for those that wait.
 
 use super::{Kqueue, process};
 use crate::errno::{Errno, Result};

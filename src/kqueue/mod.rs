@@ -273,6 +273,9 @@ impl Sleeper {
     ) -> Result<Progress> {
         let (named, number) = (self.0, request.number);
         let kqueue = &named.kqueue;
+        if kqueue.is_parents() {
+            return Err(Errno::EINTR);
+        }
         // Where it matters, the clock is read before anything else can take time.
         let ended = waited.is_err() || kqueue.is_closed() || found.iter().any(|(token, _)| token == token::SENTINEL);
         let slept = ended.then(|| round.has_slept());
@@ -290,7 +293,9 @@ impl Sleeper {
 
     /// The thread was cancelled and does not come back.
     pub(crate) fn give_up(self, request: &Request, found: &Events) {
-        wait::give_up(&self.0.kqueue, request.number, found);
+        if !self.0.kqueue.is_parents() {
+            wait::give_up(&self.0.kqueue, request.number, found);
+        }
     }
 }
 
@@ -340,11 +345,8 @@ impl State {
             readable: readable::Readable::new(),
         }
     }
-}
 
-impl State {
-    /// Whether a call begins that looks whose its number is. The others of so many do where they
-    /// have reason to, or never.
+    /// Whether the call that begins is the one in so many that looks whose its number is.
     fn is_due_for_a_look(&mut self) -> bool {
         const CALLS: u32 = 4096;
         self.calls = self.calls.wrapping_add(1);
@@ -370,6 +372,12 @@ impl State {
 }
 
 impl Kqueue {
+    /// Whether this is a forked child, which came here from a handler: what other threads of the
+    /// parent had locked is locked for ever.
+    fn is_parents(&self) -> bool {
+        self.life.generation != fd::generation()
+    }
+
     fn is_closed(&self) -> bool {
         self.life.closed.load(Ordering::Acquire)
     }

@@ -5,7 +5,7 @@
 //! sleeps in an epoll of its own that holds: a signalfd for the realtime signal that the
 //! held ends send it (and for SIGIO, which the kernel sends instead when the realtime queue
 //! is full), a timerfd for its ticks, every kqueue that is armed, and the held ends of those
-//! that have been polled. A signal is a hint: what counts is POLLERR at the held end. With
+//! that can send no signal. A signal is a hint: what counts is POLLERR at the held end. With
 //! no kqueue left it sleeps for good; it is never joined, and exit does not know it.
 
 use super::{Kqueue, process, readable};

@@ -34,12 +34,13 @@ pub(super) enum Mark {
 /// How the monitor hears of the kqueue's close.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Notice {
-    /// By E alone, which it watches until the kqueue is first taken from `Armed`.
+    /// By E alone, which it watches while the kqueue is `Armed`.
     Watch,
-    /// By a signal. That comes for each byte taken out of the pipe as well, so it is for
-    /// kqueues that have never been `Fired`.
+    /// The same, after a signal was asked for.
+    Hushed,
+    /// By a signal.
     Signal,
-    /// By L, which stands in its epoll.
+    /// By L, which stands in its epoll for good, where the signal could not be had.
     Entry,
 }
 
@@ -97,7 +98,7 @@ impl Readable {
 pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) -> Option<bool> {
     let named = match state.readable.mark {
         Mark::Off => return None,
-        Mark::Fired => unmark(kqueue, number),
+        Mark::Fired => unmark(kqueue, state, number),
         Mark::Armed => kqueue.stands_behind(number),
     };
     if named {
@@ -109,7 +110,7 @@ pub(super) fn before_sleep(kqueue: &Kqueue, state: &mut State, number: RawFd) ->
 /// A close that came before the monitor hears of it otherwise is found by the thread that
 /// goes to sleep, or by the tick.
 fn switch_off(kqueue: &Kqueue, state: &mut State) {
-    listen(kqueue, state, Notice::Signal);
+    listen(kqueue, state);
     unwatch(kqueue, state);
     state.readable.mark = Mark::Off;
 }
@@ -122,11 +123,7 @@ pub(super) fn make_way(kqueue: &Arc<Kqueue>, state: &mut State) -> bool {
         left(kqueue, state);
         return true;
     }
-    let watched = core::mem::take(&mut state.readable.watched);
-    if watched {
-        kqueue.monitor.unwatch(&kqueue.epoll);
-    }
-    watched
+    unwatch(kqueue, state)
 }
 
 /// Has the monitor watch no more for the rest of a call, if that makes up for the time it
@@ -138,38 +135,52 @@ pub(super) fn step_aside(kqueue: &Kqueue, state: &mut State, coming: usize) {
     }
 }
 
-fn unwatch(kqueue: &Kqueue, state: &mut State) {
-    if core::mem::take(&mut state.readable.watched) {
+/// True: it watched.
+fn unwatch(kqueue: &Kqueue, state: &mut State) -> bool {
+    let watched = core::mem::take(&mut state.readable.watched);
+    if watched {
         kqueue.monitor.unwatch(&kqueue.epoll);
     }
+    watched
 }
 
 /// Whether `number` was the kqueue's. If it has become another file, the pipe is closed, or a
 /// call under another of its numbers takes the byte out: until then the kqueue stays `Fired`.
-fn unmark(kqueue: &Kqueue, number: RawFd) -> bool {
-    kqueue.held.unmark(number).is_ok()
+fn unmark(kqueue: &Kqueue, state: &mut State, number: RawFd) -> bool {
+    // What takes a byte out of the pipe sends the signal, too. The monitor is about to watch E
+    // again, or to ask for the signal.
+    if state.readable.notice == Notice::Signal {
+        kqueue.held.hush();
+        state.readable.notice = Notice::Hushed;
+    }
+    // With nothing in between: the number may become another file's.
+    let named = kqueue.stands_behind(number);
+    if named {
+        kqueue.held.unmark(number);
+    } else {
+        listen(kqueue, state);
+    }
+    named
 }
 
-/// Has the monitor hear of the close when it does not watch E, if it can be had as wanted.
-fn listen(kqueue: &Kqueue, state: &mut State, wanted: Notice) {
-    let held = &kqueue.held;
-    let by_signal = || held.notify(kqueue.monitor.tid()).is_ok();
-    // A number that is the program's by now would tell a file of its own to who knows whom.
-    let by_entry = || held.is_intact() && kqueue.monitor.watch_end(held.as_raw_fd()).is_ok();
-    state.readable.notice = match (state.readable.notice, wanted) {
-        (Notice::Watch, Notice::Entry) if by_entry() => Notice::Entry,
-        (Notice::Watch, _) if by_signal() => Notice::Signal,
-        (Notice::Watch, Notice::Signal) if by_entry() => Notice::Entry,
-        (Notice::Signal, Notice::Entry) if by_entry() => {
-            held.hush();
-            Notice::Entry
-        }
-        (as_it_is, _) => as_it_is,
+/// Has the monitor hear of the close when it does not watch E, if that can be had.
+fn listen(kqueue: &Kqueue, state: &mut State) {
+    let (held, monitor) = (&kqueue.held, &kqueue.monitor);
+    let notified = match state.readable.notice {
+        Notice::Watch => held.notify(monitor.tid()),
+        Notice::Hushed => held.notify_again(monitor.tid()),
+        Notice::Signal | Notice::Entry => return,
     };
+    if notified.is_ok() {
+        state.readable.notice = Notice::Signal;
+    // A number that is the program's by now would tell a file of its own to who knows whom.
+    } else if held.is_intact() && monitor.watch_end(held.as_raw_fd()).is_ok() {
+        state.readable.notice = Notice::Entry;
+    }
 }
 
 fn fire(kqueue: &Arc<Kqueue>, state: &mut State) {
-    listen(kqueue, state, Notice::Entry);
+    listen(kqueue, state);
     // A close that came before that shows here, and so does one of the held end.
     if matches!(kqueue.held.mark(), Err(Errno::EPIPE | Errno::EBADF)) {
         kqueue.end();
@@ -246,7 +257,7 @@ fn leave_fired(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Cal
         Call::Change | Call::StillPending(_) => {}
         _ if ready => {}
         Call::Wait => {
-            let named = unmark(kqueue, number);
+            let named = unmark(kqueue, state, number);
             if named {
                 switch_off(kqueue, state);
                 left(kqueue, state);
@@ -254,7 +265,7 @@ fn leave_fired(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd, call: Cal
             return named;
         }
         Call::Poll | Call::FoundNothing => {
-            let named = unmark(kqueue, number);
+            let named = unmark(kqueue, state, number);
             if named {
                 state.readable.tick = TICK;
                 arm(kqueue, state);
@@ -289,7 +300,7 @@ fn clear_if_empty(kqueue: &Arc<Kqueue>, state: &mut State, number: RawFd) {
             return;
         }
     }
-    if unmark(kqueue, number) {
+    if unmark(kqueue, state, number) {
         arm(kqueue, state);
     }
 }

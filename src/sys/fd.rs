@@ -9,7 +9,7 @@
 use super::register::{self, FLOOR, Note};
 pub(crate) use super::register::{creating, generation};
 use super::{ask_twice, number, raw};
-use crate::errno::{Errno, Result};
+use crate::errno::Result;
 use core::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -103,28 +103,18 @@ fn move_up(fd: Fresh) -> Result<Fresh> {
     if fd.as_raw_fd() >= FLOOR {
         return Ok(fd);
     }
-    match dup_above(fd.as_raw_fd(), FLOOR) {
+    match dup_above(&fd, FLOOR) {
         // The limit is lower, or all above is taken.
         Err(_) if fd.as_raw_fd() > 2 => Ok(fd),
-        Err(_) => dup_above(fd.as_raw_fd(), 3),
+        Err(_) => dup_above(&fd, 3),
         moved => moved,
     }
 }
 
-fn dup_above(fd: RawFd, floor: RawFd) -> Result<Fresh> {
+fn dup_above(fd: &Fresh, floor: RawFd) -> Result<Fresh> {
     // SAFETY: F_DUPFD_CLOEXEC takes an int and touches no memory.
-    let copy = number(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, floor) })?;
-    Ok(Fresh::new(copy))
-}
-
-/// A copy of a descriptor of the program's, for a moment: it is not noted, so the caller holds
-/// [`creating`] for as long. EBADF, EMFILE.
-pub(super) fn copy(fd: RawFd) -> Result<Fresh> {
-    match dup_above(fd, FLOOR) {
-        // The limit is lower, or all above is taken.
-        Err(Errno::EINVAL | Errno::EMFILE) => dup_above(fd, 3),
-        copy => copy,
-    }
+    let moved = number(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, floor) })?;
+    Ok(Fresh::new(moved))
 }
 
 /// Whether `fd` is an open descriptor, by fcntl(F_GETFD).

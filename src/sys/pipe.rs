@@ -3,7 +3,7 @@
 //! The kernel tells of the last reader's close in two ways: POLLERR on the write end,
 //! and, through F_SETSIG and F_SETOWN_EX, a realtime signal to one thread. It also
 //! sends the signal whenever a byte is read, so a signal is a hint and POLLERR the truth,
-//! and pipes that bytes go through do without it.
+//! and who takes a byte hushes it before.
 //! A byte in the pipe makes the kqueue readable for poll(2).
 
 #![allow(unsafe_code)]
@@ -59,27 +59,31 @@ impl Held {
     }
 
     /// Has the kernel send our signal, which every descriptor of ours bears as its mark, to
-    /// thread `tid` when the far end is closed. EBADF: the program has closed the held end.
+    /// thread `tid` when the far end is closed, and when bytes are taken out there. EBADF: the
+    /// program has closed the held end.
     pub(crate) fn notify(&self, tid: libc::pid_t) -> Result<()> {
+        self.set_owner(tid)?;
+        // SAFETY: takes an int.
+        zero(unsafe { libc::fcntl(self.as_raw_fd(), libc::F_SETFL, libc::O_WRONLY | libc::O_NONBLOCK | libc::O_ASYNC) })
+    }
+
+    /// The same for one that has been hushed.
+    pub(crate) fn notify_again(&self, tid: libc::pid_t) -> Result<()> {
+        self.set_owner(tid)
+    }
+
+    /// Has it send to nobody.
+    pub(crate) fn hush(&self) {
+        let _ = self.set_owner(0);
+    }
+
+    fn set_owner(&self, pid: libc::pid_t) -> Result<()> {
         if !self.is_intact() {
             return Err(Errno::EBADF);
         }
-        let owner = OwnerEx { kind: F_OWNER_TID, pid: tid };
+        let owner = OwnerEx { kind: F_OWNER_TID, pid };
         // SAFETY: `owner` is laid out as the kernel's f_owner_ex and read only.
-        zero(unsafe { libc::fcntl(self.as_raw_fd(), F_SETOWN_EX, &raw const owner) })?;
-        self.set_flags(libc::O_ASYNC)
-    }
-
-    /// Has it send no more.
-    pub(crate) fn hush(&self) {
-        if self.is_intact() {
-            let _ = self.set_flags(0);
-        }
-    }
-
-    fn set_flags(&self, more: libc::c_int) -> Result<()> {
-        // SAFETY: takes an int.
-        zero(unsafe { libc::fcntl(self.as_raw_fd(), libc::F_SETFL, libc::O_WRONLY | libc::O_NONBLOCK | more) })
+        zero(unsafe { libc::fcntl(self.as_raw_fd(), F_SETOWN_EX, &raw const owner) })
     }
 
     /// Whether every copy of the program's end is closed.
@@ -102,25 +106,10 @@ impl Held {
         super::signal::write_byte_without_sigpipe(self.fd.as_raw_fd())
     }
 
-    /// Takes the bytes back. The held end cannot be read, so this reads through the
-    /// program's number, and only while that still names this pipe: EBADF otherwise.
-    pub(crate) fn unmark(&self, user: RawFd) -> Result<()> {
-        if file::pipe_id(user) != Ok(self.pipe_id) {
-            return Err(Errno::EBADF);
-        }
-        // The number may become another file's before the next call, so what is read is a copy
-        // that certainly is this pipe's; and looked at first all the same, since closing a copy
-        // of any file takes the program's record locks from it (fcntl(2)).
-        let _creating = fd::creating();
-        let copy = fd::copy(user);
-        let from = match &copy {
-            Ok(copy) if file::pipe_id(copy.as_raw_fd()) == Ok(self.pipe_id) => copy.as_raw_fd(),
-            Ok(_) | Err(Errno::EBADF) => return Err(Errno::EBADF),
-            // No descriptor is left for it.
-            Err(_) => user,
-        };
-        let mut bytes = [0; 16];
-        let _ = retry(|| raw::read(from, &mut bytes));
-        Ok(())
+    /// Takes the bytes back. The held end cannot be read, so this goes through the program's
+    /// number, which has just been seen to name this pipe. Should it be another file's by now, one
+    /// that takes from pipes alone leaves a file's or a socket's bytes where they are.
+    pub(crate) fn unmark(&self, user: RawFd) {
+        let _ = retry(|| raw::take_from_pipe(user));
     }
 }

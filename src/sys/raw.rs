@@ -66,6 +66,19 @@ pub(super) fn write(fd: RawFd, bytes: &[u8]) -> Result<usize> {
     count(unsafe { libc::syscall(libc::SYS_write, c_long::from(fd), bytes.as_ptr(), bytes.len()) })
 }
 
+/// Takes up to 16 bytes out of a pipe that does not block: by vmsplice(2), which refuses all
+/// other files, or by read(2) where a sandbox refuses that.
+pub(super) fn take_from_pipe(fd: RawFd) -> Result<usize> {
+    let mut bytes = [0u8; 16];
+    let place = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let (count_of, flags): (c_long, c_long) = (1, libc::SPLICE_F_NONBLOCK.into());
+    // SAFETY: the one place describes `bytes`, which the kernel writes into.
+    match count(unsafe { libc::syscall(libc::SYS_vmsplice, c_long::from(fd), &raw const place, count_of, flags) }) {
+        Err(Errno::ENOSYS | Errno::EPERM) => read(fd, &mut bytes),
+        taken => taken,
+    }
+}
+
 /// close(2); whatever it answers the number is free.
 pub(super) fn close(fd: RawFd) {
     // SAFETY: touches no memory. That the number may be closed is the caller's affair, as

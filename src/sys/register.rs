@@ -10,7 +10,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{fd, file, fork, number, raw, signal};
+use super::{fd, file, fork, number, raw, signal, thread};
 use crate::errno::{Errno, Result};
 use crate::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -29,12 +29,12 @@ pub(super) struct Head {
     generation: AtomicU32,
     /// Owners so far.
     owners: AtomicU64,
-    /// Held while a descriptor exists that the register does not know yet. The atfork
-    /// handler takes it, so that no child inherits such a one. std's lock, since its whole
-    /// state is one word that the child can release.
-    creating: Mutex<()>,
+    /// Held while a descriptor exists that the register does not know yet, and while the
+    /// program's numbers are asked about, one of which may be such a one. The atfork
+    /// handler takes it, so that no child inherits any.
+    creating: ForkLock,
     /// Held while one exists that the register does not know any more.
-    closing: Mutex<()>,
+    closing: ForkLock,
     /// Chunks up to the last that had a line in use.
     chunks: AtomicUsize,
     /// The chunk of the numbers that descriptors of ours get first.
@@ -46,8 +46,8 @@ impl Head {
         Head {
             generation: AtomicU32::new(0),
             owners: AtomicU64::new(0),
-            creating: Mutex::new(()),
-            closing: Mutex::new(()),
+            creating: ForkLock::new(),
+            closing: ForkLock::new(),
             chunks: AtomicUsize::new(0),
             home: vacant(),
         }
@@ -61,16 +61,62 @@ pub(crate) fn generation() -> u32 {
     HEAD.generation.load(Ordering::Relaxed)
 }
 
+/// A lock that forks wait for, unless it is their own thread that holds it: a handler may fork.
+/// std's lock, since its whole state is one word that the child can release.
+struct ForkLock {
+    lock: Mutex<()>,
+    /// The thread that holds it, by [`thread::address`], or 0.
+    holder: AtomicUsize,
+}
+
+/// A [`ForkLock`] that is held.
+pub(crate) struct ForkGuard {
+    holder: &'static AtomicUsize,
+    _guard: Guard<'static, ()>,
+}
+
+impl ForkLock {
+    const fn new() -> ForkLock {
+        ForkLock { lock: Mutex::new(()), holder: AtomicUsize::new(0) }
+    }
+
+    fn lock(&'static self) -> ForkGuard {
+        self.held(self.lock.lock())
+    }
+
+    fn held(&'static self, guard: Guard<'static, ()>) -> ForkGuard {
+        self.holder.store(thread::address(), Ordering::Relaxed);
+        ForkGuard { holder: &self.holder, _guard: guard }
+    }
+
+    /// For a fork: `None` if a handler forks that interrupted this thread while it held the lock,
+    /// or was about to hold it or had just done so, which only the time it takes tells. What was
+    /// half made stays open in the child then until that is done with it, or execs.
+    fn lock_for_fork(&'static self) -> Option<ForkGuard> {
+        const PATIENCE: usize = 100_000;
+        if self.holder.load(Ordering::Relaxed) == thread::address() {
+            return None;
+        }
+        self.lock.lock_within(PATIENCE).map(|guard| self.held(guard))
+    }
+}
+
+impl Drop for ForkGuard {
+    fn drop(&mut self) {
+        self.holder.store(0, Ordering::Relaxed);
+    }
+}
+
 /// The locks a child must find free, in the order they are taken.
-pub(super) type ForkGuards = [Guard<'static, ()>; 2];
+pub(super) type ForkGuards = [Option<ForkGuard>; 2];
 
 /// Takes them, before a fork.
 pub(super) fn lock_for_fork() -> ForkGuards {
-    [creating(), HEAD.closing.lock()]
+    [HEAD.creating.lock_for_fork(), HEAD.closing.lock_for_fork()]
 }
 
 /// Keeps forks out while descriptors are made and noted.
-pub(crate) fn creating() -> Guard<'static, ()> {
+pub(crate) fn creating() -> ForkGuard {
     HEAD.creating.lock()
 }
 

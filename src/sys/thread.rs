@@ -73,6 +73,14 @@ pub(crate) fn tid() -> libc::pid_t {
     libc::pid_t::try_from(tid).unwrap_or(0)
 }
 
+/// What tells this thread from all others of the process, and is not 0. Async-signal-safe, and no
+/// system call; a forked child's is its parent's.
+pub(super) fn address() -> usize {
+    // SAFETY: touches no memory.
+    let errno = unsafe { libc::__errno_location() };
+    errno.addr()
+}
+
 /// Names this thread. pthread_setname_np(3) could not: it opens a file of /proc for another one,
 /// which may be gone, and a child started meanwhile would inherit that.
 pub(crate) fn set_name(name: &CStr) {
