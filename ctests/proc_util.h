@@ -31,17 +31,21 @@ static pid_t grandchild(pid_t *parent)
 	OK(pipe2(p, O_CLOEXEC) == 0);
 	if ((*parent = fork()) == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if ((pid = fork()) != 0 && write(p[1], &pid, sizeof pid) != sizeof pid)
+		if ((pid = fork()) < 0)
 			_exit(1);
-		/* It does not pass to a child. */
-		if (pid == 0)
+		if (pid == 0) {
+			/* It does not pass to a child. */
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			pid = getpid();
+			if (write(p[1], &pid, sizeof pid) != sizeof pid)
+				_exit(1);
+		}
 		for (;;)
 			pause();
 	}
+	close(p[1]);
 	EQ(read(p[0], &pid, sizeof pid), sizeof pid);
 	close(p[0]);
-	close(p[1]);
 	return pid;
 }
 
