@@ -2,6 +2,11 @@
 #ifndef LIFE_H
 #define LIFE_H
 #include "engine_util.h"
+#include <sys/syscall.h>
+
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
 
 #define USER_ADD(kq, id) EQ(add_user(kq, id, EV_CLEAR), 0)
 
@@ -43,5 +48,27 @@ static void is_whole(int kq)
 	EQ(s.n, 1);
 	OK(change(kq, 900, EVFILT_USER, EV_DELETE, 0, 0, NULL) == 0);
 	pipe_close(ends);
+}
+
+/* Whoever is to be interrupted, once it sleeps. */
+struct target { pthread_t thread; int tid; };
+
+/* Whether it sleeps in the wait itself: it may be a lock that it sleeps for. Where the kernel
+   does not tell, asleep must do. */
+MAYBE_UNUSED
+static int waits(int *tid)
+{
+	int id = __atomic_load_n(tid, __ATOMIC_SEQ_CST), got;
+	char path[64];
+	long call;
+	FILE *f;
+	if (state_of(id) != 'S')
+		return 0;
+	snprintf(path, sizeof path, "/proc/self/task/%d/syscall", id);
+	if ((f = fopen(path, "re")) == NULL)
+		return 1;
+	got = fscanf(f, "%ld", &call);
+	fclose(f);
+	return got == EOF || (got == 1 && (call == SYS_epoll_pwait2 || call == SYS_epoll_pwait));
 }
 #endif

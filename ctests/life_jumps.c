@@ -6,37 +6,12 @@
 #include "life.h"
 #include <setjmp.h>
 
-#ifndef SYS_epoll_pwait2
-#define SYS_epoll_pwait2 441
-#endif
-
 static sigjmp_buf out;
 
 static void jump_out(int n)
 {
 	(void)n;
 	siglongjmp(out, 1);
-}
-
-/* Whoever is to be interrupted, once it sleeps. */
-struct target { pthread_t thread; int tid; };
-
-/* Whether it sleeps in the wait itself: it may be a lock that it sleeps for. Where the kernel
-   does not tell, asleep must do. */
-static int waits(int *tid)
-{
-	int id = __atomic_load_n(tid, __ATOMIC_SEQ_CST), got;
-	char path[64];
-	long call;
-	FILE *f;
-	if (state_of(id) != 'S')
-		return 0;
-	snprintf(path, sizeof path, "/proc/self/task/%d/syscall", id);
-	if ((f = fopen(path, "re")) == NULL)
-		return 1;
-	got = fscanf(f, "%ld", &call);
-	fclose(f);
-	return got == EOF || (got == 1 && (call == SYS_epoll_pwait2 || call == SYS_epoll_pwait));
 }
 
 static void *interrupts(void *arg)

@@ -56,6 +56,7 @@ ctests! {
     life_copies
     life_faults
     life_faults_sources
+    life_forks
     life_jumps
     life_kqueue
     life_libkqueue
