@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-static volatile sig_atomic_t forks;
+static int forks;
 
 static void fork_and_reap(int n)
 {
@@ -18,15 +18,15 @@ static void fork_and_reap(int n)
 		_exit(0);
 	while (waitpid(pid, NULL, 0) == -1 && errno == EINTR)
 		;
-	forks++;
+	__atomic_add_fetch(&forks, 1, __ATOMIC_SEQ_CST);
 	errno = error;
 }
 
-enum { FORKS = 300 };
+static int forked_often(void) { return __atomic_load_n(&forks, __ATOMIC_SEQ_CST) >= 300; }
 
 static void *interrupts_often(void *thread)
 {
-	while (forks < FORKS) {
+	while (!forked_often()) {
 		OK(pthread_kill(*(pthread_t *)thread, SIGUSR1) == 0);
 		usleep(300);
 	}
@@ -57,7 +57,7 @@ CHECK(a_handler_may_fork_in_the_middle_of_a_call)
 	OK(add_user(kq, 1, EV_CLEAR) == 0);
 	handle_with(SIGUSR1, fork_and_reap, SA_RESTART);
 	OK(pthread_create(&other, NULL, interrupts_often, &self) == 0);
-	while (forks < FORKS)
+	while (!forked_often())
 		calls_that_lock(kq, ends[0]);
 	OK(pthread_join(other, NULL) == 0);
 	OK(close(ends[0]) == 0 && close(kq) == 0);
