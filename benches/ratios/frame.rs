@@ -73,6 +73,7 @@ pub(crate) struct Workload {
     against: Option<Make>,
     ops: usize,
     most: usize,
+    longer: f64,
     cores: usize,
     fds: u64,
     bound: Option<f64>,
@@ -82,7 +83,7 @@ impl Workload {
     /// A workload whose sides are set up by `make`.
     pub(crate) fn new(name: impl Into<String>, make: impl FnMut(Side) -> Outcome<Turn> + 'static) -> Workload {
         let (name, make) = (name.into(), Box::new(make));
-        Workload { name, make, against: None, ops: 1, most: usize::MAX, cores: 1, fds: 1000, bound: None }
+        Workload { name, make, against: None, ops: 1, most: usize::MAX, longer: 1.0, cores: 1, fds: 1000, bound: None }
     }
 
     /// How many operations one unit is; the time per operation is printed.
@@ -93,6 +94,11 @@ impl Workload {
     /// The largest turn, in units.
     pub(crate) fn most(self, most: usize) -> Workload {
         Workload { most, ..self }
+    }
+
+    /// Makes turns so many times longer than planned, where the course of one is partly chance.
+    pub(crate) fn longer(self, longer: f64) -> Workload {
+        Workload { longer, ..self }
     }
 
     /// How many cores it runs on.
@@ -195,20 +201,20 @@ impl Party {
         })
     }
 
-    /// Units for a turn of the planned length. The fastest of a few tries counts: one that
+    /// Units for a turn of so many ns. The fastest of a few tries counts: one that
     /// was interrupted would make all turns too short.
-    fn calibrate(&mut self, plan: Plan, most: usize) -> Outcome<usize> {
+    fn calibrate(&mut self, turn: f64, most: usize) -> Outcome<usize> {
         let mut units = 1;
         loop {
             let mut wall = f64::MAX;
             for _ in 0..4 {
                 wall = wall.min(self.times(units)?.0.wall);
-                if wall < plan.turn / 2.0 {
+                if wall < turn / 2.0 {
                     break;
                 }
             }
-            if wall >= plan.turn / 2.0 || units >= most {
-                let fit = units as f64 * plan.turn / wall;
+            if wall >= turn / 2.0 || units >= most {
+                let fit = units as f64 * turn / wall;
                 return Ok((fit as usize).clamp(1, most));
             }
             units = (units * 2).min(most);
@@ -330,7 +336,7 @@ pub(crate) fn point(mut work: Workload, field: &Field, plan: Plan, nofile: u64) 
 fn measure(work: &mut Workload, field: &Field, plan: Plan) -> Outcome<Figures> {
     let raw = |why| format!("raw: {why}");
     let mut parties = vec![Party::new(work, 0, field).map_err(raw)?];
-    let units = parties[0].calibrate(plan, work.most).map_err(raw)?;
+    let units = parties[0].calibrate(plan.turn * work.longer, work.most).map_err(raw)?;
     let mut failed = None;
     for place in 1..=field.names().len() {
         match Party::new(work, place, field).and_then(|mut party| party.timed(units).map(|_| party)) {

@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::{ptr, thread};
 
 /// The return of a call that must not fail.
@@ -331,9 +332,22 @@ pub(crate) fn now() -> u64 {
     clock(libc::CLOCK_MONOTONIC)
 }
 
-/// CPU time of all threads of the process, in nanoseconds.
+/// CPU time of all threads of the process, in nanoseconds, but for what [`stand_by_until`] took.
 pub(crate) fn cpu() -> u64 {
-    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+    clock(libc::CLOCK_PROCESS_CPUTIME_ID) - STOOD_BY.load(Ordering::Relaxed)
+}
+
+static STOOD_BY: AtomicU64 = AtomicU64::new(0);
+
+/// Waits until `at` nanoseconds of CLOCK_MONOTONIC without a sleep, from which a core comes back
+/// with cold caches: how cold is chance.
+pub(crate) fn stand_by_until(at: u64) {
+    let own = || clock(libc::CLOCK_THREAD_CPUTIME_ID);
+    let before = own();
+    while now() < at {
+        thread::yield_now();
+    }
+    STOOD_BY.fetch_add(own() - before, Ordering::Relaxed);
 }
 
 /// Sleeps until `at` nanoseconds of CLOCK_MONOTONIC.

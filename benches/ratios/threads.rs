@@ -24,7 +24,7 @@ pub(crate) fn list() -> Vec<Workload> {
 
 /// So many threads on one queue, on two cores.
 pub(crate) fn dispatch(name: &str, threads: usize) -> Workload {
-    Workload::new(name, move |side| shared_queue(side, threads)).ops(SOCKETS).cores(2)
+    Workload::new(name, move |side| shared_queue(side, threads)).ops(SOCKETS).longer(4.0).cores(2)
 }
 
 /// Sockets on the shared queue.
@@ -166,27 +166,49 @@ fn shared_queue(side: Side, threads: usize) -> Outcome<Turn> {
         sys::write(sys::raw(peer), b"x");
         shared.queue.once(fd, token)?;
     }
+    let team = Team::new(threads);
     Ok(Box::new(move |n| {
         shared.left.store(n * SOCKETS, Ordering::Release);
         shared.to_come.iter().for_each(|to_come| to_come.store(n, Ordering::Release));
         for (token, (fd, _)) in shared.pairs.iter().enumerate() {
             shared.queue.arm(fd, token)?;
         }
-        together(threads, |_| shared.serve())?;
+        team.run(|_| shared.serve())?;
         api::expect("reports left", shared.left.load(Ordering::Acquire), 0)?;
         api::expect("end", sys::read(sys::raw(&shared.over.0), &mut [0; 8]), 1)
     }))
 }
 
-/// Runs `part` in so many threads at once, this one among them.
-fn together(threads: usize, part: impl Fn(usize) -> Outcome + Sync) -> Outcome {
-    let part = &part;
-    thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|which| scope.spawn(move || part(which))).collect();
-        let mine = part(0);
-        let panicked = |_| Err("a thread panicked".to_owned());
-        others.into_iter().fold(mine, |so_far, other| so_far.and(other.join().unwrap_or_else(panicked)))
-    })
+/// Threads that work at once, each bound to a core: whether two of them share one is not left
+/// to chance.
+struct Team {
+    threads: usize,
+    cores: Vec<usize>,
+}
+
+impl Team {
+    fn new(threads: usize) -> Team {
+        Team { threads, cores: sys::cores() }
+    }
+
+    /// Runs `part` in every thread, this one among them, once all of them are there.
+    fn run(&self, part: impl Fn(usize) -> Outcome + Sync) -> Outcome {
+        let there = AtomicUsize::new(0);
+        let part = &|which| {
+            sys::bind(&[self.cores[which % self.cores.len()]]);
+            there.fetch_add(1, Ordering::AcqRel);
+            while there.load(Ordering::Acquire) < self.threads {
+                thread::yield_now();
+            }
+            part(which)
+        };
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..self.threads).map(|which| scope.spawn(move || part(which))).collect();
+            let mine = part(0);
+            let panicked = |_| Err("a thread panicked".to_owned());
+            others.into_iter().fold(mine, |so_far, other| so_far.and(other.join().unwrap_or_else(panicked)))
+        })
+    }
 }
 
 /// A byte written to the pipe, told of by the queue, and read.
@@ -211,8 +233,9 @@ fn queues(side: Side, threads: usize) -> Outcome<Turn> {
         queue.level(&pipe.0, 0)?;
         own.push((queue, [pipe]));
     }
+    let team = Team::new(threads);
     Ok(Box::new(move |n| {
-        together(own.len(), |which| {
+        team.run(|which| {
             let (queue, pipe) = &own[which];
             (0..n).try_for_each(|_| pong(queue, pipe))
         })
