@@ -462,6 +462,45 @@ CHECK(both_knotes_of_a_socket_and_two_user_events_wake_four_sleepers)
 	source_close(&s);
 }
 
+/* --- taking turns -------------------------------------------------------- */
+
+enum { CHANGES = 64, CALLS = 2000 };
+
+struct hog { int kq, over, calls; };
+
+static void many_changes(int kq, uintptr_t ident)
+{
+	struct kevent ch[CHANGES];
+	int i;
+	for (i = 0; i < CHANGES; i++)
+		EV_SET(&ch[i], ident, EVFILT_USER, EV_ADD | EV_DISABLE, 0, 0, NULL);
+	OK(kevent(kq, ch, CHANGES, NULL, 0, NULL) == 0);
+}
+
+static void *changes_without_a_pause(void *arg)
+{
+	struct hog *h = arg;
+	while (!__atomic_load_n(&h->over, __ATOMIC_RELAXED)) {
+		many_changes(h->kq, 1);
+		__atomic_add_fetch(&h->calls, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+CHECK(a_thread_that_makes_changes_without_a_pause_keeps_nobody_out)
+{
+	struct hog h = { new_kqueue(), 0, 0 };
+	pthread_t hog;
+	int i;
+	OK(pthread_create(&hog, NULL, changes_without_a_pause, &h) == 0);
+	UNTIL(__atomic_load_n(&h.calls, __ATOMIC_RELAXED) > 0);
+	for (i = 0; i < CALLS; i++)
+		many_changes(h.kq, 2);
+	__atomic_store_n(&h.over, 1, __ATOMIC_RELAXED);
+	OK(pthread_join(hog, NULL) == 0);
+	OK(close(h.kq) == 0);
+}
+
 CHECKS(C(a_clear_event_goes_to_one_of_four_threads_pipe)
 	C(a_clear_event_goes_to_one_of_four_threads_socket)
 	C(a_clear_event_goes_to_one_of_four_threads_user)
@@ -487,4 +526,5 @@ CHECKS(C(a_clear_event_goes_to_one_of_four_threads_pipe)
 	C(four_triggers_in_one_call_wake_four_sleepers)
 	C(four_ready_pipes_added_in_one_call_wake_four_sleepers)
 	C(four_timers_due_together_wake_four_sleepers)
-	C(both_knotes_of_a_socket_and_two_user_events_wake_four_sleepers));
+	C(both_knotes_of_a_socket_and_two_user_events_wake_four_sleepers)
+	C(a_thread_that_makes_changes_without_a_pause_keeps_nobody_out));

@@ -116,7 +116,70 @@ CHECK(a_child_that_comes_back_into_a_sleeping_call_gets_EINTR)
 	OK(close(busy) == 0);
 }
 
+/* What both threads lock most of the time, and no allocation. */
+static void many_changes(uintptr_t id)
+{
+	struct kevent ev[64];
+	int i;
+	for (i = 0; i < 64; i++)
+		EV_SET(&ev[i], id, EVFILT_USER, EV_ADD | EV_DISABLE, 0, 0, NULL);
+	kevent(busy, ev, 64, NULL, 0, NULL);
+}
+
+static void *many_changes_all_the_time(void *arg)
+{
+	(void)arg;
+	while (!__atomic_load_n(&over, __ATOMIC_SEQ_CST))
+		many_changes(3);
+	return NULL;
+}
+
+static volatile int forked;
+
+static void fork_once(int n)
+{
+	if (!forked)
+		fork_only(n);
+	forked = 1;
+}
+
+static void *interrupts_now_and_then(void *thread)
+{
+	while (!__atomic_load_n(&over, __ATOMIC_SEQ_CST)) {
+		OK(pthread_kill(*(pthread_t *)thread, SIGUSR1) == 0);
+		usleep(1000);
+	}
+	return NULL;
+}
+
+CHECK(a_child_that_waits_for_a_lock_does_not_wait_for_ever)
+{
+	pthread_t self = pthread_self(), changer, other;
+	int i;
+	busy = kqueue();
+	OK(busy >= 0 && add_user(busy, 2, EV_DISABLE) == 0 && add_user(busy, 3, EV_DISABLE) == 0);
+	over = 0;
+	forked = 1;
+	/* The call goes on after it, and so do its waits. */
+	handle_with(SIGUSR1, fork_once, SA_RESTART);
+	OK(pthread_create(&changer, NULL, many_changes_all_the_time, NULL) == 0);
+	OK(pthread_create(&other, NULL, interrupts_now_and_then, &self) == 0);
+	for (i = 0; i < 200; i++) {
+		forked = 0;
+		while (!forked)
+			many_changes(2);
+		if (child == 0)
+			_exit(0);
+		EQ(status_of(child), 0);
+	}
+	__atomic_store_n(&over, 1, __ATOMIC_SEQ_CST);
+	OK(pthread_join(other, NULL) == 0);
+	OK(pthread_join(changer, NULL) == 0);
+	OK(close(busy) == 0);
+}
+
 CHECKS(
 	C(a_handler_may_fork_in_the_middle_of_a_call)
 	C(a_child_that_comes_back_into_a_sleeping_call_gets_EINTR)
+	C(a_child_that_waits_for_a_lock_does_not_wait_for_ever)
 );

@@ -223,7 +223,7 @@ part_asan() {
 part_tsan() {
 	local fixed=
 	setarch -R true 2>/dev/null && fixed='setarch -R'
-	NO_FRONT=1 sanitized tsan 'thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg=kqueue_tsan' 'thread soak/tsan_names.c' \
+	NO_FRONT=1 sanitized tsan 'thread -Cunsafe-allow-abi-mismatch=sanitizer' 'thread soak/tsan_names.c' \
 		"TSAN_OPTIONS=die_after_fork=0:halt_on_error=0:atexit_sleep_ms=50:suppressions=$root/soak/tsan.supp $fixed" "$NOT_THREADED"
 }
 

@@ -20,7 +20,6 @@ mod ffi;
 mod filter;
 mod knote;
 mod kqueue;
-mod sync;
 mod sys;
 
 pub use abi::*;

@@ -126,7 +126,7 @@ const MORE: u64 = 500;
 
 #[test]
 fn a_ping_pong_keeps_its_bound() {
-    keeps("ping-pong", PING_PONG, 1470);
+    keeps("ping-pong", PING_PONG, 1440);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_harvest_of_64_keeps_its_bound() {
 
 #[test]
 fn a_trigger_and_its_event_keep_their_bound() {
-    keeps("trigger", USER, 1625);
+    keeps("trigger", USER, 1600);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn adding_and_deleting_64_keeps_its_bound() {
 
 #[test]
 fn adding_and_deleting_singly_keeps_its_bound() {
-    keeps("add-delete", ADD_DELETE_SINGLY, 1740);
+    keeps("add-delete", ADD_DELETE_SINGLY, 1710);
 }
 
 fn keeps(name: &str, text: &str, bound: u64) {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 /// What a part may name of the crate besides itself. Parts not listed are leaves.
 const MAY_USE: [(&str, &[&str]); 6] = [
     ("ffi", &["kqueue", "sys", "abi", "errno", "debug"]),
-    ("kqueue", &["filter", "sys", "knote", "abi", "errno", "debug", "sync"]),
-    ("filter", &["sys", "knote", "abi", "errno", "debug", "sync"]),
-    ("sys", &["errno", "sync"]),
+    ("kqueue", &["filter", "sys", "knote", "abi", "errno", "debug"]),
+    ("filter", &["sys", "knote", "abi", "errno", "debug"]),
+    ("sys", &["errno"]),
     ("debug", &["abi", "errno", "sys"]),
     ("knote", &["abi", "errno"]),
 ];

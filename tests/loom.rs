@@ -3,7 +3,7 @@
 //! what is closed.
 //!
 //! A program of its own without the test harness: under that, the table's own tests would
-//! come along and want std's locks.
+//! come along and want the library's own locks.
 
 use ::loom::sync::atomic::{AtomicUsize, Ordering};
 use ::loom::thread;
@@ -19,43 +19,56 @@ mod errno {
     }
 }
 
-mod sync {
-    //! The library's locks, in the form of loom's.
-    pub(crate) use loom::sync::{Arc, MutexGuard as Guard};
-    use std::time::Duration;
-
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
-
-    impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Mutex<T> {
-            Mutex(loom::sync::Mutex::new(value))
-        }
-
-        pub(crate) fn lock(&self) -> Guard<'_, T> {
-            self.0.lock().expect("no model panics with a lock")
+mod sys {
+    pub(crate) mod fd {
+        //! No model forks.
+        pub(crate) fn generation() -> u32 {
+            0
         }
     }
 
-    impl<T: Default> Default for Mutex<T> {
-        fn default() -> Mutex<T> {
-            Mutex::new(T::default())
+    pub(crate) mod sync {
+        //! The library's locks, in the form of loom's.
+        pub(crate) use loom::sync::{Arc, MutexGuard as Guard};
+        use std::time::Duration;
+
+        pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+        impl<T> Mutex<T> {
+            pub(crate) fn new(value: T) -> Mutex<T> {
+                Mutex(loom::sync::Mutex::new(value))
+            }
+
+            pub(crate) fn lock(&self) -> Guard<'_, T> {
+                self.0.lock().expect("no model panics with a lock")
+            }
+
+            pub(crate) fn lock_while(&self, _goes_on: impl Fn() -> bool) -> Option<Guard<'_, T>> {
+                Some(self.lock())
+            }
         }
-    }
 
-    #[derive(Default)]
-    pub(crate) struct Condvar(loom::sync::Condvar);
-
-    impl Condvar {
-        pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
+        impl<T: Default> Default for Mutex<T> {
+            fn default() -> Mutex<T> {
+                Mutex::new(T::default())
+            }
         }
 
-        pub(crate) fn wait<'a, T>(&self, guard: Guard<'a, T>) -> Guard<'a, T> {
-            self.0.wait(guard).expect("no model panics with a lock")
-        }
+        #[derive(Default)]
+        pub(crate) struct Condvar(loom::sync::Condvar);
 
-        pub(crate) fn wait_for<'a, T>(&self, guard: Guard<'a, T>, _time: Duration) -> Guard<'a, T> {
-            self.wait(guard)
+        impl Condvar {
+            pub(crate) fn notify_all(&self) {
+                self.0.notify_all();
+            }
+
+            pub(crate) fn wait<'a, T>(&self, guard: Guard<'a, T>) -> Guard<'a, T> {
+                self.0.wait(guard).expect("no model panics with a lock")
+            }
+
+            pub(crate) fn wait_for<'a, T>(&self, guard: Guard<'a, T>, _time: Duration) -> Guard<'a, T> {
+                self.wait(guard)
+            }
         }
     }
 }
@@ -64,7 +77,7 @@ mod sync {
 #[path = "../src/kqueue/table.rs"]
 mod table;
 
-use sync::Arc;
+use sys::sync::Arc;
 use table::Table;
 
 /// What stands for a kqueue: it tells the table when it is freed, as the real one does.

@@ -16,11 +16,11 @@
 use super::{Queue, token};
 use crate::abi::{NOTE_EXEC, NOTE_FORK, NOTE_TRACK, NOTE_TRACKERR};
 use crate::errno::{Errno, Result};
-use crate::sync::{Guard, Mutex};
 use crate::sys::connector::{Connector, Event, Read};
 use crate::sys::epoll::{self, Epoll};
 use crate::sys::eventfd::Waker;
 use crate::sys::fork::PerProcess;
+use crate::sys::sync::{Guard, Mutex};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;

@@ -14,12 +14,12 @@ use super::letters::LetterBox;
 use super::{Queue, token};
 use crate::errno::{Errno, Result};
 use crate::knote::{Knotes, Slot};
-use crate::sync::{Guard, Mutex};
 use crate::sys::epoll;
 use crate::sys::fork::PerProcess;
 use crate::sys::inotify::{
     Event, Events, IN_CREATE, IN_DELETE, IN_IGNORED, IN_ISDIR, IN_MOVED_FROM, IN_MOVED_TO, IN_Q_OVERFLOW, Inotify,
 };
+use crate::sys::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::collections::BTreeMap;
 use std::ffi::CString;

@@ -9,8 +9,8 @@
 
 use super::Queue;
 use crate::errno::Errno;
-use crate::sync::Mutex;
 use crate::sys::eventfd::Waker;
+use crate::sys::sync::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use super::letters::LetterBox;
 use super::mask::unpack;
 use super::{Inner, Queue, fd};
 use crate::errno::{Errno, Result};
-use crate::sync::{Guard, Mutex};
+use crate::sys::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};

@@ -26,7 +26,6 @@ use crate::debug;
 use crate::errno::{Errno, Result};
 use crate::filter::watched::{Watcher, Watchers};
 use crate::filter::{Inner, Queue, inodes, signals, token};
-use crate::sync;
 use crate::sys::epoll::{Epoll, Events};
 use crate::sys::eventfd::Waker;
 use crate::sys::fd::{self, UserEnd};
@@ -35,6 +34,7 @@ use crate::sys::memory::Output;
 use crate::sys::pipe::{self, Held};
 use crate::sys::sleep::Nap;
 use crate::sys::sock_diag;
+use crate::sys::sync;
 use core::sync::atomic::{AtomicBool, Ordering};
 use find::{Found, find, find_inner};
 use monitor::Monitor;
@@ -306,7 +306,7 @@ fn call(
     events: &mut Output<Kevent>,
     round: &mut Round,
 ) -> Result<wait::Step> {
-    let mut state = kqueue.state.lock();
+    let mut state = kqueue.lock()?;
     if kqueue.is_closed() || state.is_due_for_a_look() && !kqueue.stands_behind(request.number) {
         return Err(Errno::EBADF);
     }
@@ -376,6 +376,12 @@ impl Kqueue {
     /// parent had locked is locked for ever.
     fn is_parents(&self) -> bool {
         self.life.generation != fd::generation()
+    }
+
+    /// EINTR: this is a forked child, in which nobody will let go of the lock.
+    #[inline]
+    fn lock(&self) -> Result<Locked<'_>> {
+        self.state.lock_while(|| !self.is_parents()).ok_or(Errno::EINTR)
     }
 
     fn is_closed(&self) -> bool {

@@ -10,11 +10,11 @@
 
 use super::{Kqueue, process, readable};
 use crate::errno::{Errno, Result};
-use crate::sync::{Condvar, Mutex};
 use crate::sys::clock::Clock;
 use crate::sys::epoll::{self, Epoll, Events, Patience};
 use crate::sys::eventfd::AlwaysReady;
 use crate::sys::signal::{self, SignalFd};
+use crate::sys::sync::{Condvar, Mutex};
 use crate::sys::timerfd::TimerFd;
 use crate::sys::{fd, register, thread};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -55,6 +55,7 @@ impl Handshake {
 /// Where the monitor is reached.
 pub(super) struct Post {
     tid: i32,
+    generation: u32,
     /// The thread is no more.
     ended: AtomicBool,
     epoll: Epoll,
@@ -192,8 +193,8 @@ impl Post {
         epoll.add(signals.overflow.as_raw_fd(), epoll::IN | epoll::ET, OVERFLOW)?;
         epoll.add(clock.as_raw_fd(), epoll::IN | epoll::ET, TICKS)?;
         epoll::fill_reserve()?;
-        let (tid, ended) = (thread::tid(), AtomicBool::new(false));
-        Ok(Post { tid, ended, epoll, always_ready, clock, ticks: Mutex::default() })
+        let (tid, generation, ended) = (thread::tid(), fd::generation(), AtomicBool::new(false));
+        Ok(Post { tid, generation, ended, epoll, always_ready, clock, ticks: Mutex::default() })
     }
 
     /// The thread to signal.
@@ -235,7 +236,8 @@ impl Post {
     /// Ticks for `kqueue` after `span` ns.
     pub(super) fn tick(&self, kqueue: Weak<Kqueue>, span: u64) {
         let due = Clock::Monotonic.now().saturating_add(span);
-        let mut ticks = self.ticks.lock();
+        // A child that a handler forked has no monitor.
+        let Some(mut ticks) = self.ticks.lock_while(|| self.generation == fd::generation()) else { return };
         ticks.due.push((due, kqueue));
         self.arm_clock(&mut ticks, due);
     }

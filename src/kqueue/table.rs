@@ -8,14 +8,15 @@
 //! notices find the right one or none.
 
 use crate::errno::{Errno, Result};
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sys::fd;
+use crate::sys::sync::{Arc, Condvar, Mutex};
 use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// std's lock: its whole state is one word, and it never reaches beyond its slot.
+/// Nothing of it reaches beyond its own line, the lock included.
 #[repr(align(64))]
 struct Slot<T> {
     kqueue: Mutex<Option<Arc<T>>>,
@@ -31,6 +32,7 @@ type Leaf<T> = [Slot<T>; LEAF];
 
 /// The table of a process.
 pub(crate) struct Table<T> {
+    generation: u32,
     leaves: [OnceBox<Leaf<T>>; LEAVES],
     high: Mutex<BTreeMap<RawFd, Arc<T>>>,
     live: Mutex<BTreeMap<RawFd, Arc<T>>>,
@@ -49,6 +51,7 @@ struct Closing {
 impl<T> Default for Table<T> {
     fn default() -> Table<T> {
         Table {
+            generation: fd::generation(),
             leaves: [const { OnceBox::new() }; LEAVES],
             high: Mutex::default(),
             live: Mutex::default(),
@@ -64,14 +67,16 @@ impl<T> Table<T> {
         self.leaves.get(number / LEAF)?.get()?.get(number % LEAF)
     }
 
-    /// A reference to the kqueue that `number` names.
+    /// A reference to the kqueue that `number` names. In a child that was forked in here, by a
+    /// handler, it may be that none can be had any more.
     pub(crate) fn find(&self, number: RawFd) -> Option<Arc<T>> {
+        let is_own = || self.generation == fd::generation();
         let index = usize::try_from(number).ok()?;
         match self.slot(index) {
             Some(slot) if !slot.used.load(Ordering::Acquire) => None,
-            Some(slot) => slot.kqueue.lock().clone(),
+            Some(slot) => slot.kqueue.lock_while(is_own)?.clone(),
             None if index < LEAF * LEAVES => None,
-            None => self.high.lock().get(&number).cloned(),
+            None => self.high.lock_while(is_own)?.get(&number).cloned(),
         }
     }
 

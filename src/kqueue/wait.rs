@@ -59,7 +59,7 @@ pub(super) fn wake_up(
 ) -> Result<Step> {
     round.interrupted = waited != Ok(false);
     let waited = waited.map(|_| ());
-    let mut state = kqueue.state.lock();
+    let mut state = kqueue.lock()?;
     state.sleepers -= 1;
     state.queue.fds.outdated = state.queue.fds.removed != round.removed;
     state.queue.next_scan();
@@ -69,7 +69,7 @@ pub(super) fn wake_up(
 /// The thread was cancelled in its sleep. With it may be lost what epoll had given it:
 /// everything is asked anew.
 pub(super) fn give_up(kqueue: &Arc<Kqueue>, number: RawFd, found: &Events) {
-    let mut state = kqueue.state.lock();
+    let Ok(mut state) = kqueue.lock() else { return };
     state.sleepers -= 1;
     if found.is_touched() {
         filter::rebuild::ask_anew(&mut state.queue);

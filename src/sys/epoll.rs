@@ -7,7 +7,7 @@ use super::fork::PerProcess;
 use super::sleep::{self, Nap};
 use super::{number, raw, retry, zero};
 use crate::errno::{Errno, Result};
-use crate::sync::Mutex;
+use crate::sys::sync::Mutex;
 use core::mem::MaybeUninit;
 use libc::{c_int, c_long};
 use std::os::fd::{AsRawFd, RawFd};

@@ -10,7 +10,7 @@
 use super::thread::Guarded;
 use super::{hook, register, signal};
 use crate::errno::{Errno, Result};
-use crate::sync::{Guard, Mutex};
+use crate::sys::sync::{Guard, Mutex};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;

@@ -24,7 +24,7 @@
 use super::thread::Guarded;
 use super::{bells, handling, signal as signals, taken, zero};
 use crate::errno::{Errno, Result};
-use crate::sync::Mutex;
+use crate::sys::sync::Mutex;
 use core::ffi::c_void;
 use core::mem::{MaybeUninit, transmute};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -12,7 +12,7 @@
 
 use super::{fd, file, fork, number, raw, signal, thread};
 use crate::errno::{Errno, Result};
-use crate::sync::{Guard, Mutex};
+use crate::sys::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use once_cell::race::OnceBox;
 use std::os::fd::RawFd;
@@ -62,7 +62,6 @@ pub(crate) fn generation() -> u32 {
 }
 
 /// A lock that forks wait for, unless it is their own thread that holds it: a handler may fork.
-/// std's lock, since its whole state is one word that the child can release.
 struct ForkLock {
     lock: Mutex<()>,
     /// The thread that holds it, by [`thread::address`], or 0.

@@ -7,7 +7,7 @@ use super::fd::{self, Fd, Fresh};
 use super::fork::PerProcess;
 use super::{number, raw};
 use crate::errno::{Errno, Result};
-use crate::sync::Mutex;
+use crate::sys::sync::Mutex;
 use std::os::fd::AsRawFd;
 
 const NETLINK_SOCK_DIAG: libc::c_int = 4;
