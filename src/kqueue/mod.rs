@@ -57,7 +57,9 @@ fn process() -> &'static Process {
     PROCESS.get()
 }
 
-/// One kqueue.
+/// One kqueue. On lines of its own, which the processor fetches in pairs: threads on different
+/// kqueues must not meet there.
+#[repr(align(128))]
 pub(crate) struct Kqueue {
     state: sync::Mutex<State>,
     epoll: Arc<Epoll>,
