@@ -3,6 +3,7 @@
  * thread holds, nor the child for what other threads of the parent held.
  */
 #include "life.h"
+#include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -129,8 +130,10 @@ static void many_changes(uintptr_t id)
 static void *many_changes_all_the_time(void *arg)
 {
 	(void)arg;
-	while (!__atomic_load_n(&over, __ATOMIC_SEQ_CST))
+	while (!__atomic_load_n(&over, __ATOMIC_SEQ_CST)) {
 		many_changes(3);
+		sched_yield();
+	}
 	return NULL;
 }
 
@@ -164,7 +167,7 @@ CHECK(a_child_that_waits_for_a_lock_does_not_wait_for_ever)
 	handle_with(SIGUSR1, fork_once, SA_RESTART);
 	OK(pthread_create(&changer, NULL, many_changes_all_the_time, NULL) == 0);
 	OK(pthread_create(&other, NULL, interrupts_now_and_then, &self) == 0);
-	for (i = 0; i < 200; i++) {
+	for (i = 0; i < 150; i++) {
 		forked = 0;
 		while (!forked)
 			many_changes(2);
