@@ -391,6 +391,35 @@ static void after_closing_from(int first)
 CHECK(closing_all_from_3_on_leaves_a_library_that_works) { after_closing_from(harness_report + 1 > 3 ? harness_report + 1 : 3); }
 CHECK(closing_all_from_256_on_leaves_a_library_that_works) { after_closing_from(256); }
 
+/* Each of the library's descriptors by itself, the kqueue's own or its thread's. Either ends what it
+   is part of, or that goes on in full with the next kqueue. */
+CHECK(closing_any_one_descriptor_leaves_queues_that_work_or_have_ended)
+{
+	int fd, ended = 0, left = 0;
+	for (fd = 256; fd < 300; fd++) {
+		int old = new_kqueue(), other;
+		struct kevent ev;
+		NONE(old);
+		if (close(fd) != 0) {
+			OK(close(old) == 0);
+			continue;
+		}
+		other = new_kqueue();
+		if (collect(old, &ev, 1, 0) == 0) {
+			works_fully(old);
+			left++;
+		} else {
+			EQ(errno, EBADF);
+			OK(close(old) == 0);
+			ended++;
+		}
+		works_fully(other);
+		libkqueue_drain_pending_close();
+	}
+	OK(ended > 0);
+	OK(left > 0);
+}
+
 enum { FIRST = 256, LAST = 300 };
 
 /* The program's file under every number the library may have had. */
@@ -548,6 +577,7 @@ CHECKS(
 	C(delivery_and_close_go_on_without_free_descriptors)
 	C(closing_all_from_3_on_leaves_a_library_that_works)
 	C(closing_all_from_256_on_leaves_a_library_that_works)
+	C(closing_any_one_descriptor_leaves_queues_that_work_or_have_ended)
 	C(files_under_the_numbers_the_library_had_are_left_alone)
 	C(a_late_call_enters_no_file_of_the_programs_into_an_epoll_of_its)
 	C(no_memory_left_for_a_user_knote_is_ENOMEM)

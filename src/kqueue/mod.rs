@@ -71,7 +71,6 @@ pub(crate) struct Kqueue {
     /// It was seen under more numbers than one.
     copied: AtomicBool,
     numbers: sync::Mutex<Vec<(RawFd, UserEnd)>>,
-    monitor: Arc<monitor::Post>,
     /// The last field: it tells that all others are gone.
     life: Life,
 }
@@ -139,14 +138,13 @@ fn try_create() -> Result<RawFd> {
     let post = process.monitor.ensure()?;
     let waker = Arc::new(Waker::new(epoll.clone(), post.always_ready(), token::WAKE));
     let kqueue = Arc::new(Kqueue {
-        state: sync::Mutex::new(State::new(epoll.clone(), waker.clone())),
+        state: sync::Mutex::new(State::new(epoll.clone(), waker.clone(), post.clone())),
         waker,
         epoll,
         held,
         watchers: Watchers::default(),
         copied: AtomicBool::new(false),
         numbers: sync::Mutex::new(vec![(user.as_raw_fd(), note)]),
-        monitor: post.clone(),
         life: Life { closed: AtomicBool::new(false), generation: fd::generation() },
     });
     kqueue.epoll.add(kqueue.held.as_raw_fd(), 0, token::SENTINEL)?;
@@ -338,13 +336,13 @@ fn call(
 }
 
 impl State {
-    fn new(epoll: Arc<Epoll>, waker: Arc<Waker>) -> State {
+    fn new(epoll: Arc<Epoll>, waker: Arc<Waker>, monitor: Arc<monitor::Post>) -> State {
         State {
             queue: Queue::new(epoll, waker, find_inner),
             calls: 0,
             sleepers: 0,
             told: Some(0),
-            readable: readable::Readable::new(),
+            readable: readable::Readable::new(monitor),
         }
     }
 

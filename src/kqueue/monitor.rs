@@ -57,7 +57,11 @@ pub(super) struct Post {
     tid: i32,
     generation: u32,
     /// The thread is no more.
-    ended: AtomicBool,
+    gone: AtomicBool,
+    /// It lacks what it needs: the next kqueue gets another.
+    lost: AtomicBool,
+    /// There is another: the thread ends when it wakes.
+    replaced: AtomicBool,
     epoll: Epoll,
     always_ready: Arc<AlwaysReady>,
     clock: TimerFd,
@@ -127,11 +131,15 @@ impl Monitor {
         let started = self.start.wait()?;
         for (_, kqueue) in process().table.all() {
             // One of a monitor that was lost, and perhaps lost as well.
-            if !kqueue.is_intact() || kqueue.held.notify(started.tid()).is_err() {
-                kqueue.end();
+            if kqueue.is_intact() && kqueue.held.notify(started.tid()).is_ok() {
+                readable::hand_over(&kqueue, &mut kqueue.state.lock(), started.clone());
             }
+            // Nobody may have heard of a close that came before.
+            kqueue.end_if_closed();
         }
-        *post = Some(started.clone());
+        if let Some(lost) = post.replace(started.clone()) {
+            lost.retire();
+        }
         Ok(started)
     }
 }
@@ -149,10 +157,9 @@ fn run() {
     };
     start.answer(Ok(post.clone()));
     let mut events = Events::new();
-    loop {
-        match post.epoll.wait(&mut events, Patience::Forever) {
-            Ok(()) | Err(Errno::EINTR) => {}
-            Err(_) => return post.ended.store(true, Ordering::Relaxed),
+    while let Ok(()) | Err(Errno::EINTR) = post.epoll.wait(&mut events, Patience::Forever) {
+        if post.replaced.load(Ordering::Relaxed) {
+            break;
         }
         for (token, _) in events.iter() {
             match token {
@@ -163,6 +170,7 @@ fn run() {
             }
         }
     }
+    post.gone.store(true, Ordering::Release);
 }
 
 /// An armed kqueue's epoll has become ready, or a held end has lost its other end.
@@ -193,8 +201,9 @@ impl Post {
         epoll.add(signals.overflow.as_raw_fd(), epoll::IN | epoll::ET, OVERFLOW)?;
         epoll.add(clock.as_raw_fd(), epoll::IN | epoll::ET, TICKS)?;
         epoll::fill_reserve()?;
-        let (tid, generation, ended) = (thread::tid(), fd::generation(), AtomicBool::new(false));
-        Ok(Post { tid, generation, ended, epoll, always_ready, clock, ticks: Mutex::default() })
+        let (tid, generation) = (thread::tid(), fd::generation());
+        let [gone, lost, replaced] = [const { AtomicBool::new(false) }; 3];
+        Ok(Post { tid, generation, gone, lost, replaced, epoll, always_ready, clock, ticks: Mutex::default() })
     }
 
     /// The thread to signal.
@@ -202,8 +211,20 @@ impl Post {
         self.tid
     }
 
+    /// Ends the thread, which wakes by what the program has left of its descriptors.
+    fn retire(&self) {
+        self.replaced.store(true, Ordering::Relaxed);
+        if !self.gone.load(Ordering::Acquire) {
+            register::signal_to(self.tid);
+        }
+        if self.clock.is_intact() {
+            let _ = self.clock.arm(1);
+        }
+    }
+
     fn is_intact(&self) -> bool {
-        !self.ended.load(Ordering::Relaxed) && self.epoll.is_intact() && self.always_ready.is_intact()
+        let runs = !self.gone.load(Ordering::Acquire) && !self.lost.load(Ordering::Relaxed);
+        runs && self.epoll.is_intact() && self.always_ready.is_intact()
     }
 
     /// The descriptor whose entry in a kqueue's epoll wakes its sleepers.
@@ -243,8 +264,13 @@ impl Post {
     }
 
     fn arm_clock(&self, ticks: &mut Ticks, due: u64) {
-        if ticks.armed.is_none_or(|armed| armed > due) && self.clock.arm(due).is_ok() {
-            ticks.armed = Some(due);
+        if ticks.armed.is_some_and(|armed| armed <= due) {
+            return;
+        }
+        match self.clock.arm(due) {
+            Ok(()) => ticks.armed = Some(due),
+            Err(_) if !self.clock.is_intact() => self.lost.store(true, Ordering::Relaxed),
+            Err(_) => {}
         }
     }
 

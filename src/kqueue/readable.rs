@@ -16,6 +16,7 @@
 //! arms it when it stays away for longer than a tick, which grows while it keeps coming
 //! back. All changes are made under the kqueue's lock.
 
+use super::monitor::Post;
 use super::{Kqueue, State, wait};
 use crate::errno::{Errno, Result};
 use crate::filter::signals;
@@ -71,6 +72,7 @@ const LONGEST_TICK: u64 = 50_000_000;
 
 /// How a kqueue stands with its pollers.
 pub(super) struct Readable {
+    monitor: Arc<Post>,
     pub(super) mark: Mark,
     notice: Notice,
     /// E stands in the monitor's epoll.
@@ -86,9 +88,27 @@ pub(super) struct Readable {
 }
 
 impl Readable {
-    pub(super) fn new() -> Readable {
+    pub(super) fn new(monitor: Arc<Post>) -> Readable {
         let (mark, notice) = (Mark::Armed, Notice::Watch);
-        Readable { mark, notice, watched: true, leaves: 0, ticked: 0, ticking: false, tick: TICK }
+        Readable { monitor, mark, notice, watched: true, leaves: 0, ticked: 0, ticking: false, tick: TICK }
+    }
+}
+
+/// Another monitor takes over from one that the program closed descriptors of, and has asked for
+/// the signal of the close already.
+pub(super) fn hand_over(kqueue: &Arc<Kqueue>, state: &mut State, monitor: Arc<Post>) {
+    kqueue.waker.use_instead(monitor.always_ready());
+    unwatch(kqueue, state);
+    let readable = &mut state.readable;
+    (readable.monitor, readable.notice, readable.ticking) = (monitor, Notice::Signal, false);
+    match readable.mark {
+        Mark::Armed => arm(kqueue, state),
+        Mark::Off => left(kqueue, state),
+        Mark::Fired => {}
+    }
+    // The last wake-ups may have gone nowhere.
+    if state.sleepers > 0 {
+        kqueue.waker.wake();
     }
 }
 
@@ -139,7 +159,7 @@ pub(super) fn step_aside(kqueue: &Kqueue, state: &mut State, coming: usize) {
 fn unwatch(kqueue: &Kqueue, state: &mut State) -> bool {
     let watched = core::mem::take(&mut state.readable.watched);
     if watched {
-        kqueue.monitor.unwatch(&kqueue.epoll);
+        state.readable.monitor.unwatch(&kqueue.epoll);
     }
     watched
 }
@@ -165,7 +185,7 @@ fn unmark(kqueue: &Kqueue, state: &mut State, number: RawFd) -> bool {
 
 /// Has the monitor hear of the close when it does not watch E, if that can be had.
 fn listen(kqueue: &Kqueue, state: &mut State) {
-    let (held, monitor) = (&kqueue.held, &kqueue.monitor);
+    let (held, monitor) = (&kqueue.held, &state.readable.monitor);
     let notified = match state.readable.notice {
         Notice::Watch => held.notify(monitor.tid()),
         Notice::Hushed => held.notify_again(monitor.tid()),
@@ -221,9 +241,9 @@ fn watch_and_wake(kqueue: &Kqueue, state: &mut State) -> Result<()> {
 fn watch(kqueue: &Kqueue, state: &mut State) -> Result<()> {
     let held = kqueue.held.as_raw_fd();
     if state.readable.watched {
-        return kqueue.monitor.watch_on(&kqueue.epoll, held);
+        return state.readable.monitor.watch_on(&kqueue.epoll, held);
     }
-    kqueue.monitor.watch(&kqueue.epoll, held)?;
+    state.readable.monitor.watch(&kqueue.epoll, held)?;
     state.readable.watched = true;
     Ok(())
 }
@@ -321,7 +341,7 @@ fn keep_an_eye(kqueue: &Arc<Kqueue>, state: &mut State) {
 fn begin_to_tick(kqueue: &Arc<Kqueue>, state: &mut State) {
     state.readable.ticking = true;
     state.readable.ticked = state.readable.leaves.wrapping_sub(1);
-    kqueue.monitor.tick(Arc::downgrade(kqueue), state.readable.tick);
+    state.readable.monitor.tick(Arc::downgrade(kqueue), state.readable.tick);
 }
 
 /// The monitor's tick. The value is the next tick's length, ns; `None`: no more ticks.

@@ -11,8 +11,9 @@
 use super::epoll::{self, Epoll};
 use super::fd::{Fd, Fresh};
 use super::number;
+use super::sync::Mutex;
 use crate::errno::{Errno, Result};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -46,7 +47,9 @@ const TRIES: usize = 3;
 /// as long as it is wanted.
 pub(crate) struct Waker {
     epoll: Arc<Epoll>,
-    ready: Arc<AlwaysReady>,
+    /// The number of the descriptor, which `ready` keeps open: a wake-up takes no lock.
+    number: AtomicI32,
+    ready: Mutex<Arc<AlwaysReady>>,
     token: u64,
     /// A wake-up is in the epoll that no wait has brought back yet.
     posted: AtomicBool,
@@ -58,13 +61,30 @@ pub(crate) struct Waker {
 impl Waker {
     /// Wakes waits in `epoll`, which bring `token` back.
     pub(crate) fn new(epoll: Arc<Epoll>, ready: Arc<AlwaysReady>, token: u64) -> Waker {
-        Waker { epoll, ready, token, posted: AtomicBool::new(false), lit: AtomicBool::new(false) }
+        let (number, ready) = (AtomicI32::new(ready.as_raw_fd()), Mutex::new(ready));
+        Waker { epoll, number, ready, token, posted: AtomicBool::new(false), lit: AtomicBool::new(false) }
+    }
+
+    /// Has wake-ups use another descriptor, when the program has closed the one there was.
+    pub(crate) fn use_instead(&self, ready: Arc<AlwaysReady>) {
+        let mut place = self.ready.lock();
+        // The number may be a file of the program's, which it watches.
+        if place.is_intact() {
+            let _ = self.epoll.delete(self.ready());
+        }
+        self.number.store(ready.as_raw_fd(), Ordering::Release);
+        *place = ready;
+        self.renewed();
+    }
+
+    fn ready(&self) -> RawFd {
+        self.number.load(Ordering::Acquire)
     }
 
     /// Takes its place in the epoll beforehand, quietly: a wake-up can then not fail. EINVAL:
     /// too many paths lead to the descriptor already.
     pub(crate) fn prepare(&self) -> Result<()> {
-        match self.epoll.add(self.ready.as_raw_fd(), 0, self.token) {
+        match self.epoll.add(self.ready(), 0, self.token) {
             Err(Errno::EEXIST) => Ok(()),
             other => other,
         }
@@ -80,12 +100,13 @@ impl Waker {
 
     fn enter(&self) {
         let lit = self.lit.load(Ordering::Acquire);
-        let (ready, mask) = (self.ready.as_raw_fd(), epoll::IN | if lit { 0 } else { epoll::ET });
+        let mask = epoll::IN | if lit { 0 } else { epoll::ET };
         // An entry that shows ready already is no news to those who watch for edges.
         if lit {
-            let _ = self.epoll.delete(ready);
+            let _ = self.epoll.delete(self.ready());
         }
         for _ in 0..TRIES {
+            let ready = self.ready();
             let asked = self.epoll.modify(ready, mask, self.token);
             // Another thread may be adding it at the same time.
             if asked.is_ok() || asked == Err(Errno::ENOENT) && self.epoll.add(ready, mask, self.token).is_ok() {
@@ -118,13 +139,14 @@ impl Waker {
 
     /// Wakes every thread asleep in the epoll, one after the other, for good.
     pub(crate) fn evict_sleepers(&self) {
-        let ready = self.ready.as_raw_fd();
+        let ready = self.ready();
         if self.epoll.modify(ready, epoll::IN, self.token).is_err() {
             let _ = self.epoll.add(ready, epoll::IN, self.token);
         }
     }
 
-    /// The epoll was replaced by another under the same number, which has no entry yet.
+    /// The epoll was replaced by another under the same number, or the descriptor by another: there
+    /// is no entry yet.
     pub(crate) fn renewed(&self) {
         if self.posted.load(Ordering::Acquire) || self.lit.load(Ordering::Acquire) {
             self.enter();
@@ -136,7 +158,7 @@ impl Waker {
         if self.lit.load(Ordering::Acquire) {
             return;
         }
-        let _ = self.epoll.delete(self.ready.as_raw_fd());
+        let _ = self.epoll.delete(self.ready());
         if self.posted.load(Ordering::Acquire) {
             self.enter();
         }

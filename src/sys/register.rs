@@ -10,7 +10,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{fd, file, fork, number, raw, signal, thread};
+use super::{fd, file, fork, number, process, raw, signal, thread};
 use crate::errno::{Errno, Result};
 use crate::sys::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -123,6 +123,11 @@ pub(crate) fn creating() -> ForkGuard {
 pub(crate) fn own_signal() -> libc::c_int {
     static SIGNAL: OnceLock<libc::c_int> = OnceLock::new();
     *SIGNAL.get_or_init(signal::spare_realtime)
+}
+
+/// Sends it to a thread of this process, which takes it by a signalfd.
+pub(crate) fn signal_to(thread: libc::pid_t) {
+    let _ = process::send_to_thread(process::pid(), thread, own_signal());
 }
 
 /// Marks a descriptor as ours. ENOMEM.

@@ -31,6 +31,11 @@ impl TimerFd {
         Ok(TimerFd { fd, clock })
     }
 
+    /// Whether the number still is this descriptor: the program may have closed it.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.fd.is_intact()
+    }
+
     /// Arms for `deadline` (ns on this clock; 0 would disarm and becomes 1). A calendar
     /// timer also becomes readable when the clock is set (TFD_TIMER_CANCEL_ON_SET).
     pub(crate) fn arm(&self, deadline: u64) -> Result<()> {
