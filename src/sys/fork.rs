@@ -61,6 +61,10 @@ extern "C" fn parent() {
 extern "C" fn child() {
     // What fails in here is none of the program's business.
     let errno = Guarded::errno();
+    // SAFETY: `prepare` ran in this thread, the only one there is.
+    if let Some(held) = unsafe { &*PAGE.held.get() } {
+        register::give_up_in_child(&held.descriptors);
+    }
     register::close_all_in_child();
     hook::reset_in_child();
     parent();

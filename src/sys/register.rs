@@ -17,6 +17,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use once_cell::race::OnceBox;
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// fcntl(2); libc has no names for them.
 const F_SETSIG: libc::c_int = 10;
@@ -92,11 +93,25 @@ impl ForkLock {
     /// or was about to hold it or had just done so, which only the time it takes tells. What was
     /// half made stays open in the child then until that is done with it, or execs.
     fn lock_for_fork(&'static self) -> Option<ForkGuard> {
-        const PATIENCE: usize = 100_000;
-        if self.holder.load(Ordering::Relaxed) == thread::address() {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        if self.is_own() {
             return None;
         }
-        self.lock.lock_within(PATIENCE).map(|guard| self.held(guard))
+        let mut since = None;
+        let goes_on = || since.get_or_insert_with(Instant::now).elapsed() < PATIENCE;
+        self.lock.lock_while(goes_on).map(|guard| self.held(guard))
+    }
+
+    fn is_own(&self) -> bool {
+        self.holder.load(Ordering::Relaxed) == thread::address()
+    }
+
+    /// In the child: lets go of it on behalf of a thread that is not there.
+    fn give_up_in_child(&self) {
+        if !self.is_own() {
+            self.holder.store(0, Ordering::Relaxed);
+            self.lock.reset();
+        }
     }
 }
 
@@ -112,6 +127,15 @@ pub(super) type ForkGuards = [Option<ForkGuard>; 2];
 /// Takes them, before a fork.
 pub(super) fn lock_for_fork() -> ForkGuards {
     [HEAD.creating.lock_for_fork(), HEAD.closing.lock_for_fork()]
+}
+
+/// Makes those free in the child that could not be had.
+pub(super) fn give_up_in_child([creating, closing]: &ForkGuards) {
+    for (lock, guard) in [(&HEAD.creating, creating), (&HEAD.closing, closing)] {
+        if guard.is_none() {
+            lock.give_up_in_child();
+        }
+    }
 }
 
 /// Keeps forks out while descriptors are made and noted.
@@ -284,5 +308,39 @@ fn close_copies(parents: u64) {
         if closed == GAP {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_fork_waits_for_another_threads_lock_but_not_for_ever_and_the_child_finds_it_free() {
+        static LOCK: ForkLock = ForkLock::new();
+        let ((locked, is_locked), (done, is_done)) = (channel(), channel());
+        let other = std::thread::spawn(move || {
+            let _guard = LOCK.lock();
+            locked.send(()).expect("somebody listens");
+            is_done.recv().expect("somebody speaks");
+        });
+        is_locked.recv().expect("somebody speaks");
+        assert!(LOCK.lock_for_fork().is_none());
+        LOCK.give_up_in_child();
+        drop(LOCK.lock());
+        done.send(()).expect("somebody listens");
+        other.join().expect("it does not panic");
+    }
+
+    #[test]
+    fn a_fork_does_not_wait_for_its_own_thread_which_lets_go_in_the_child() {
+        static LOCK: ForkLock = ForkLock::new();
+        let guard = LOCK.lock();
+        assert!(LOCK.lock_for_fork().is_none());
+        LOCK.give_up_in_child();
+        assert!(LOCK.lock.lock_within(1).is_none());
+        drop(guard);
+        assert!(LOCK.lock.lock_within(1).is_some());
     }
 }
