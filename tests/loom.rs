@@ -43,7 +43,7 @@ mod sys {
                 self.0.lock().expect("no model panics with a lock")
             }
 
-            pub(crate) fn lock_while(&self, _goes_on: impl FnMut() -> bool) -> Option<Guard<'_, T>> {
+            pub(crate) fn lock_while(&self, _goes_on: impl Fn() -> bool) -> Option<Guard<'_, T>> {
                 Some(self.lock())
             }
         }

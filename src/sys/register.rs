@@ -93,13 +93,16 @@ impl ForkLock {
     /// or was about to hold it or had just done so, which only the time it takes tells. What was
     /// half made stays open in the child then until that is done with it, or execs.
     fn lock_for_fork(&'static self) -> Option<ForkGuard> {
-        const PATIENCE: Duration = Duration::from_secs(2);
-        if self.is_own() {
-            return None;
-        }
+        const PATIENCE: Duration = Duration::from_millis(50);
+        /// Between two looks at the clock.
+        const YIELDS: usize = 100;
         let mut since = None;
-        let goes_on = || since.get_or_insert_with(Instant::now).elapsed() < PATIENCE;
-        self.lock.lock_while(goes_on).map(|guard| self.held(guard))
+        while !self.is_own() && since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+            if let Some(guard) = self.lock.lock_within(YIELDS) {
+                return Some(self.held(guard));
+            }
+        }
+        None
     }
 
     fn is_own(&self) -> bool {

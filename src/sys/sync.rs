@@ -35,7 +35,7 @@ const LONG: Duration = Duration::from_secs(1);
 impl Word {
     /// True: it is ours. False: it was not while `goes_on` said that it could be.
     #[cold]
-    fn wait(&self, mut goes_on: impl FnMut() -> bool) -> bool {
+    fn wait(&self, goes_on: impl Fn() -> bool) -> bool {
         let mut word = self.look();
         if word == FREE && lock_api::RawMutex::try_lock(self) {
             return true;
@@ -111,7 +111,7 @@ impl<T> Mutex<T> {
     /// The same where the holder may be a thread that does not exist: `None` once `goes_on` says
     /// no, which is asked while the lock is not to be had.
     #[inline]
-    pub(crate) fn lock_while(&self, goes_on: impl FnMut() -> bool) -> Option<Guard<'_, T>> {
+    pub(crate) fn lock_while(&self, goes_on: impl Fn() -> bool) -> Option<Guard<'_, T>> {
         if let Some(guard) = self.0.try_lock() {
             return Some(guard);
         }
