@@ -149,6 +149,17 @@ static int add_user(int kq, uintptr_t ident, int flags)
 	return change(kq, ident, EVFILT_USER, EV_ADD | flags, 0, 0, NULL);
 }
 
+/* One call that holds the kqueue's lock for a while and, where the event is there, allocates nothing. */
+MAYBE_UNUSED
+static int disable_user_many_times(int kq, uintptr_t ident)
+{
+	struct kevent ch[64];
+	int i;
+	for (i = 0; i < 64; i++)
+		EV_SET(&ch[i], ident, EVFILT_USER, EV_ADD | EV_DISABLE, 0, 0, NULL);
+	return kevent(kq, ch, 64, NULL, 0, NULL);
+}
+
 MAYBE_UNUSED
 static int trigger(int kq, uintptr_t ident)
 {
