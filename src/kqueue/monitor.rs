@@ -131,7 +131,7 @@ impl Monitor {
         let started = self.start.wait()?;
         for (_, kqueue) in process().table.all() {
             // One of a monitor that was lost, and perhaps lost as well.
-            if kqueue.is_intact() && kqueue.held.notify(started.tid()).is_ok() {
+            if kqueue.is_intact() {
                 readable::hand_over(&kqueue, &mut kqueue.state.lock(), started.clone());
             }
             // Nobody may have heard of a close that came before.

@@ -94,17 +94,19 @@ impl Readable {
     }
 }
 
-/// Another monitor takes over from one that the program closed descriptors of, and has asked for
-/// the signal of the close already.
+/// Another monitor takes over from one that the program closed descriptors of.
 pub(super) fn hand_over(kqueue: &Arc<Kqueue>, state: &mut State, monitor: Arc<Post>) {
     kqueue.waker.use_instead(monitor.always_ready());
     unwatch(kqueue, state);
     let readable = &mut state.readable;
-    (readable.monitor, readable.notice, readable.ticking) = (monitor, Notice::Signal, false);
+    (readable.monitor, readable.notice, readable.ticking) = (monitor, Notice::Watch, false);
     match readable.mark {
         Mark::Armed => arm(kqueue, state),
-        Mark::Off => left(kqueue, state),
-        Mark::Fired => {}
+        Mark::Off => {
+            listen(kqueue, state);
+            left(kqueue, state);
+        }
+        Mark::Fired => listen(kqueue, state),
     }
     // The last wake-ups may have gone nowhere.
     if state.sleepers > 0 {

@@ -5,9 +5,9 @@
 use super::fd::{Fd, Fresh};
 use super::fork::PerProcess;
 use super::sleep::{self, Nap};
+use super::sync::Mutex;
 use super::{number, raw, retry, zero};
 use crate::errno::{Errno, Result};
-use crate::sys::sync::Mutex;
 use core::mem::MaybeUninit;
 use libc::{c_int, c_long};
 use std::os::fd::{AsRawFd, RawFd};

@@ -7,10 +7,10 @@
 
 #![allow(unsafe_code)]
 
+use super::sync::{Guard, Mutex};
 use super::thread::Guarded;
 use super::{hook, register, signal};
 use crate::errno::{Errno, Result};
-use crate::sys::sync::{Guard, Mutex};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceBox;

@@ -21,10 +21,10 @@
 
 #![allow(unsafe_code)]
 
+use super::sync::Mutex;
 use super::thread::Guarded;
 use super::{bells, handling, signal as signals, taken, zero};
 use crate::errno::{Errno, Result};
-use crate::sys::sync::Mutex;
 use core::ffi::c_void;
 use core::mem::{MaybeUninit, transmute};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -10,9 +10,9 @@
 
 #![allow(unsafe_code)]
 
+use super::sync::{Guard, Mutex};
 use super::{fd, file, fork, number, process, raw, signal, thread};
 use crate::errno::{Errno, Result};
-use crate::sys::sync::{Guard, Mutex};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use once_cell::race::OnceBox;
 use std::os::fd::RawFd;

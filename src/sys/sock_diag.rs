@@ -5,9 +5,9 @@
 
 use super::fd::{self, Fd, Fresh};
 use super::fork::PerProcess;
+use super::sync::Mutex;
 use super::{number, raw};
 use crate::errno::{Errno, Result};
-use crate::sys::sync::Mutex;
 use std::os::fd::AsRawFd;
 
 const NETLINK_SOCK_DIAG: libc::c_int = 4;

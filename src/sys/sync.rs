@@ -42,10 +42,10 @@ impl Word {
         }
         // Who has slept cannot know that nobody else does.
         while word == WANTED || self.0.swap(WANTED, Ordering::Acquire) != FREE {
-            futex::wait(&self.0, WANTED, LONG);
             if !goes_on() {
                 return false;
             }
+            futex::wait(&self.0, WANTED, LONG);
             word = self.look();
         }
         true
